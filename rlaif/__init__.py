@@ -1,0 +1,56 @@
+"""Preference labels from a judge model and a constitution.
+
+What the commands do, as functions. Names load on first use: importing rlaif imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rlaif.version import __version__
+
+if TYPE_CHECKING:
+    from rlaif.constitution import Constitution, load_constitution
+    from rlaif.errors import InputError, RlaifError, RunError
+    from rlaif.labeling.api import generate, label
+    from rlaif.labeling.generate import GenerateSummary
+    from rlaif.labeling.run import LabelSummary
+    from rlaif.types import Label, Message, Pair
+
+_HOME = {
+    "Constitution": "rlaif.constitution",
+    "load_constitution": "rlaif.constitution",
+    "InputError": "rlaif.errors",
+    "RlaifError": "rlaif.errors",
+    "RunError": "rlaif.errors",
+    "generate": "rlaif.labeling.api",
+    "label": "rlaif.labeling.api",
+    "GenerateSummary": "rlaif.labeling.generate",
+    "LabelSummary": "rlaif.labeling.run",
+    "Label": "rlaif.types",
+    "Message": "rlaif.types",
+    "Pair": "rlaif.types",
+}
+
+__all__ = [
+    "Constitution",
+    "GenerateSummary",
+    "InputError",
+    "Label",
+    "LabelSummary",
+    "Message",
+    "Pair",
+    "RlaifError",
+    "RunError",
+    "__version__",
+    "generate",
+    "label",
+    "load_constitution",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rlaif' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,5 @@
+"""`python -m rlaif`."""
+
+from rlaif.cli.main import main
+
+main()

@@ -1,0 +1,134 @@
+"""`rlaif label`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rlaif.cli.options import data_options, engine_options, json_option, progress
+
+
+@click.command("label", short_help="Label preference data with a judge and a constitution.")
+@click.argument("data")
+@click.option("--out", required=True, metavar="RUN", help="Folder of the run; the same command again continues it.")
+@click.option(
+    "--constitution",
+    default="hhh",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="The principles to judge by.",
+)
+@click.option("--judge", default="starter", show_default=True, metavar="HUB_ID|PATH", help="The judge: a chat model.")
+@click.option(
+    "--template",
+    default="pairwise-cot",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="Prompt template; also: direct.",
+)
+@click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable.")
+@click.option(
+    "--principles",
+    type=click.Choice(["all", "sample"]),
+    default="all",
+    show_default=True,
+    help="Show every principle, or one drawn for each comparison.",
+)
+@click.option(
+    "--orders",
+    type=click.Choice(["both", "ab"]),
+    default="both",
+    show_default=True,
+    help="Ask with the responses in both places, or one.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Rationales a question; needs --temperature.",
+)
+@click.option("--temperature", type=click.FloatRange(0, 10), default=0.0, show_default=True, help="Of the rationale.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Longest rationale; a cut one is still read.",
+)
+@click.option(
+    "--policy",
+    metavar="HUB_ID|PATH",
+    help="For prompts only: sample two responses each from this model, and label them.",
+)
+@click.option("--policy-base-url", metavar="URL", help="Server of the policy, where it is not the judge's.")
+@click.option(
+    "--policy-temperature",
+    type=click.FloatRange(0, 10),
+    default=1.0,
+    show_default=True,
+    help="Of the policy.",
+)
+@click.option(
+    "--policy-max-tokens",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Longest response of the policy.",
+)
+@click.option("--update", is_flag=True, help="Go on with changed settings: ask only what the change touches.")
+@click.option("--dry-run", is_flag=True, help="Print how many requests and prompt tokens it would take; ask nothing.")
+@click.option("--strict", is_flag=True, help="Stop before any work if a row cannot be used.")
+@data_options
+@engine_options
+@json_option
+def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Label the pairs of DATA: for each objective, the probability that response a is better.
+
+    DATA is a .jsonl, .json, .csv or .parquet file, a saved datasets folder or a hub id, with the columns prompt,
+    response_a and response_b, or chosen and rejected, or prompt alone (then --policy samples two responses each).
+
+    \b
+    Examples:
+      rlaif label pairs.jsonl --base-url http://127.0.0.1:8000 --out runs/first
+      rlaif label pairs.jsonl --judge ./my-judge --engine transformers --template direct --out runs/quick
+      rlaif label pairs.jsonl --judge Qwen/Qwen3-8B --constitution my.yaml --out runs/first --update
+    """
+    from rlaif.labeling import api
+
+    if dry_run:
+        plan = api.dry_run(data, out, **options)
+        if as_json:
+            click.echo(plan.model_dump_json())
+            return
+        about = "" if plan.tokens_exact else "about "
+        click.echo(f"{plan.pairs:,} pairs, {plan.rejected:,} rows that cannot be used")
+        click.echo(f"{plan.requests:,} requests, {plan.answered:,} answered already, {plan.to_ask:,} to ask")
+        click.echo(f"{about}{plan.prompt_tokens:,} prompt tokens, at most {plan.most_new_tokens:,} new tokens")
+        return
+    with progress("pairs") as watch:
+        summary = api.label(data, out, watch=watch, **options)
+    if as_json:
+        click.echo(summary.model_dump_json())
+        return
+    click.echo(f"{summary.pairs:,} pairs labelled, {summary.rejected:,} rows rejected -> {summary.run}/labels.jsonl")
+    click.echo(
+        f"{summary.judgments:,} judgments: {summary.asked:,} asked, {summary.reused:,} reused, {summary.abstained:,} abstained"
+    )
+    if summary.rejected:
+        click.echo(f"Why rows were rejected, with their lines: {summary.run}/rejects.jsonl", err=True)
+    for reason, count in summary.reasons:
+        click.echo(f"Abstained {count:,} times: {reason}", err=True)
+    truncated = summary.statuses.get("truncated", 0)
+    if truncated:
+        click.echo(
+            f"Note: {truncated:,} rationales were cut at --max-tokens; their verdicts were read all the same.",
+            err=True,
+        )
+    if summary.mean_choice_mass is not None and summary.mean_choice_mass < 0.5:
+        click.echo(
+            f"Warning: the judge put only {summary.mean_choice_mass:.1%} of its probability on the choices; it may not follow "
+            "this template. Look at a few: rlaif show.",
+            err=True,
+        )

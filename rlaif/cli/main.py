@@ -1,0 +1,104 @@
+"""`rlaif`: the commands, each loaded when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from rlaif.errors import RlaifError
+from rlaif.version import __version__
+
+_COMMANDS = {
+    "label": ("rlaif.cli.label", "label_command", "Label preference data with a judge and a constitution."),
+    "generate": ("rlaif.cli.generate", "generate_command", "Sample a policy's responses to prompts."),
+    "show": ("rlaif.cli.show", "show_command", "Show one pair of a run with its rationales, side by side."),
+    "prompt": ("rlaif.cli.prompt", "prompt_group", "Look at the prompts a judge reads."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows every command's name and help, and imports only the one that is called: `--help` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="rlaif")
+def cli() -> None:
+    """Preference labels from a judge model and a constitution.
+
+    \b
+    Example:
+      vllm serve Qwen/Qwen3-8B
+      rlaif label pairs.jsonl --base-url http://127.0.0.1:8000 --out runs/first
+      rlaif show runs/first ID
+    """
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _end(message: str, code: int) -> NoReturn:
+    click.echo(message, err=True)
+    # A model that is still loading or computing in a child process must not hold up the end.
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def main() -> None:
+    """Run the command line; every error is one line, and `RLAIF_DEBUG=1` shows where it came from."""
+    # A scheduler's SIGTERM ends a run as Ctrl-C does: what was answered is kept.
+    signal.signal(signal.SIGTERM, _stop)
+    debug = os.environ.get("RLAIF_DEBUG") == "1"
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except RlaifError as error:
+        if debug:
+            raise
+        if type(error).__name__ == "Interrupted":
+            _end(f"\n{error}", error.exit_code)
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _end("\nInterrupted; nothing that was written is lost. Give the same command to continue.", 1)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        fact = " ".join(str(error).split())[:300]
+        click.echo(f"Error: unexpected {type(error).__name__}: {fact}. Set RLAIF_DEBUG=1 to see where.", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Options that several commands share, and the progress display."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rlaif.labeling.ask import Tally, Watcher
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def key_values(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """Read repeated `K=V` options."""
+    pairs: dict[str, str] = {}
+    for item in value:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{item}: expected NAME=VALUE, as in dtype=float32.")
+        pairs[name.strip().replace("-", "_")] = text
+    return pairs
+
+
+_ENGINE_OPTIONS = (
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "transformers", "vllm", "server"]),
+        default="auto",
+        show_default=True,
+        help="Where the model runs. auto: the server if --base-url names one, else vLLM if it can run here, else transformers.",
+    ),
+    click.option("--base-url", metavar="URL", help="An OpenAI-compatible server, as http://127.0.0.1:8000."),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1),
+        default=128,
+        show_default=True,
+        help="Requests in flight to a server.",
+    ),
+    click.option(
+        "--engine-arg",
+        "engine_args",
+        metavar="K=V",
+        multiple=True,
+        callback=key_values,
+        help="An engine's own option, repeatable. vllm: any of vllm.LLM. transformers: dtype, device, max_model_len, "
+        "batch_tokens. server: timeout, patience (seconds, 600 each).",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw."),
+)
+
+_DATA_OPTIONS = (
+    click.option("--columns", metavar="N=C,…", help="Which column is which, as prompt=question,response_a=first."),
+    click.option("--split", help="Split of a saved or hub dataset."),
+    click.option("--config", help="Configuration of a hub dataset."),
+    click.option("--limit", type=click.IntRange(1), help="Use the first N usable rows."),
+)
+
+
+def engine_options(command: _F) -> _F:
+    """Add the options that say where a model runs."""
+    for option in reversed(_ENGINE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def data_options(command: _F) -> _F:
+    """Add the options that say how data is read."""
+    for option in reversed(_DATA_OPTIONS):
+        command = option(command)
+    return command
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@contextmanager
+def progress(noun: str) -> Iterator[Watcher | None]:
+    """Show progress on stderr while the block runs; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.fields[rows]:,} " + noun),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,}/{task.fields[of]} answers"),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TextColumn("{task.fields[tokens]:,.0f} tokens/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[abstained]:,} abstained"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, rows=0, of="?", rate=0.0, tokens=0.0, abstained=0)
+
+        def watch(tally: Tally) -> None:
+            done = tally.answered
+            seconds = max(tally.seconds, 1e-3)
+            bar.update(
+                task,
+                total=tally.total,
+                completed=done,
+                rows=done // tally.per_row,
+                of=f"{tally.total:,}" if tally.total else "?",
+                rate=tally.asked / seconds,
+                tokens=(tally.prompt_tokens + tally.completion_tokens) / seconds,
+                abstained=tally.abstained,
+            )
+
+        yield watch

@@ -1,0 +1,76 @@
+"""How a pair and its judgments look in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from rlaif.store import Judgment
+
+_PLACES = {"ab": "a shown first", "ba": "b shown first"}
+
+
+def render_pair(pair_id: str, label: dict[str, Any] | None, judgments: Sequence[Judgment]) -> None:
+    """Print one pair: what was said, its labels, and the rationales of both orders beside each other."""
+    console = Console()
+    console.print(Rule(Text(pair_id)))
+    if label is not None:
+        turns = [Text.assemble((f"{turn['role']}: ", "bold"), turn["content"]) for turn in label["prompt"]]
+        console.print(Panel(Group(*turns), title="prompt", title_align="left"))
+        console.print(_side_by_side(("response a", label["response_a"]), ("response b", label["response_b"])))
+        console.print(_labels(label))
+    for objective in dict.fromkeys(judgment.objective for judgment in judgments):
+        mine = [judgment for judgment in judgments if judgment.objective == objective]
+        for sample in dict.fromkeys(judgment.sample for judgment in mine):
+            shown = [judgment for judgment in mine if judgment.sample == sample]
+            console.print(Columns([_judgment(one) for one in shown], equal=True, expand=True))
+
+
+def _side_by_side(*texts: tuple[str, str]) -> RenderableType:
+    table = Table.grid(expand=True, padding=(0, 1))
+    for _ in texts:
+        table.add_column(ratio=1)
+    # Text, not markup: a response with [brackets] is shown as it is.
+    table.add_row(*(Panel(Text(text or "(empty)"), title=title, title_align="left") for title, text in texts))
+    return table
+
+
+def _labels(label: dict[str, Any]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2))
+    for column in ("objective", "p_a", "preference", "order gap", "verdicts", "abstained"):
+        table.add_column(column, justify="left" if column in ("objective", "preference") else "right")
+    for name, value in label["labels"].items():
+        gap, counts = _number(value["order_gap"]), (str(value["verdicts"]), str(value["abstained"]))
+        table.add_row(name, _number(value["p_a"]), value["preference"] or "-", gap, *counts)
+    overall = label["overall"]
+    table.add_row("overall", _number(overall["p_a"]), overall["preference"] or "-", "", "", "", style="bold")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _judgment(judgment: Judgment) -> RenderableType:
+    place = _PLACES.get(judgment.order, judgment.order)
+    title = f"{judgment.objective}, {place}" + (f", sample {judgment.sample}" if judgment.sample else "")
+    notes = [f"p_a {_number(judgment.p_a)}", judgment.status]
+    if judgment.choice_mass is not None:
+        notes.append(f"choice mass {judgment.choice_mass:.3f}")
+    if judgment.principle:
+        notes.append(f"principle {judgment.principle}")
+    body = judgment.rationale.strip() or judgment.error or "(no rationale)"
+    return Panel(
+        Text(body),
+        title=Text(title),
+        subtitle=Text(", ".join(notes)),
+        title_align="left",
+        subtitle_align="left",
+    )

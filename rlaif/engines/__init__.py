@@ -1,0 +1,1 @@
+"""Engines: where a model runs. All have one method, `complete`."""

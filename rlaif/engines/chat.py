@@ -1,0 +1,206 @@
+"""Messages to token ids through a model's own chat template, and the spellings of a choice in its vocabulary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from rlaif.errors import InputError, RunError
+from rlaif.prompts import BREAK, break_up
+from rlaif.types import JudgeRequest, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+_BREAKS = (BREAK, "\u2060", " ")
+
+
+def is_thinking(text: str, opened: bool = False) -> bool:
+    """Tell whether a text ends inside a thought; `opened` when the prompt itself opened one."""
+    start, end = text.rfind(THINK_OPEN), text.rfind(THINK_CLOSE)
+    return start > end if start >= 0 else opened and end < 0
+
+
+def before_verdict(rationale: str, marker: str, *, thought_opened: bool = False) -> str:
+    """The judge's turn up to the place where a choice is read: its rationale, then the marker.
+
+    Depends on the text alone, so that a recorded rationale is read the same way again. A thought that was cut off is
+    closed first: a verdict is read from the answer, never from inside a thought.
+    """
+    if is_thinking(rationale, thought_opened):
+        rationale = f"{rationale.rstrip()}\n{THINK_CLOSE}"
+    body = rationale.rstrip()
+    return f"{body}\n\n{marker}" if body else marker
+
+
+def cut_at_verdict(text: str, marker: str, *, thought_opened: bool = False) -> tuple[str, bool]:
+    """Cut a judge's text at the marker it wrote in its answer; also tell whether there was one."""
+    answer = text.rfind(THINK_CLOSE) + len(THINK_CLOSE) if THINK_CLOSE in text else 0
+    if not answer and is_thinking(text, thought_opened):
+        return text, False
+    place = text.find(marker, answer)
+    return (text[:place], True) if place >= 0 else (text, False)
+
+
+class ChatTokenizer:
+    """A tokenizer with its chat template, as the judge protocol needs it.
+
+    Args:
+        tokenizer: of the judge.
+        max_length: most tokens the model takes, prompt and answer together.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self._has_template = bool(getattr(tokenizer, "chat_template", None))
+        special = set(tokenizer.get_added_vocab()) | set(tokenizer.all_special_tokens)
+        tokens = sorted((re.escape(token) for token in special if token.strip()), key=len, reverse=True)
+        self._special = re.compile("|".join(tokens)) if tokens else None
+        self._think = {THINK_OPEN, THINK_CLOSE}
+        self._break = self._find_break(special)
+        self._takes_system = self._probe_system()
+        self._choice_ids: dict[str, list[int]] = {}
+        longest = max((len(token) for token in tokenizer.get_vocab()), default=1)
+        self._most_chars = self.max_length * longest
+
+    @classmethod
+    def load(cls, model: str, max_length: int | None, **options: Any) -> ChatTokenizer:
+        """Load a model's tokenizer without its weights.
+
+        Raises:
+            InputError: the folder or hub model has no usable tokenizer.
+        """
+        from transformers import AutoConfig, AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model, **options)
+            config = AutoConfig.from_pretrained(model, **options)
+        except Exception as error:
+            fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(
+                f"{model}: the tokenizer cannot be loaded ({fact}); give a model folder or hub id."
+            ) from None
+        text_config = config.get_text_config()
+        limits = [max_length, getattr(text_config, "max_position_embeddings", None)]
+        limits.append(tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None)
+        return cls(tokenizer, min((limit for limit in limits if limit), default=4096))
+
+    def _find_break(self, special: set[str]) -> str:
+        # Some tokenizers drop invisible characters before they look for special tokens: take a break that holds.
+        ids = {self.tokenizer.convert_tokens_to_ids(token) for token in special}
+        for candidate in _BREAKS:
+            broken = [token[0] + candidate + token[1:] for token in special if len(token) > 1]
+            if not any(ids.intersection(self._encode(text)) - self._unknown() for text in broken):
+                return candidate
+        return " "
+
+    def _unknown(self) -> set[int]:
+        unknown = self.tokenizer.unk_token_id
+        return {cast("int", unknown)} if unknown is not None else set()
+
+    def neutral(self, text: str, *, keep_thinking: bool = False) -> str:
+        """Break up this tokenizer's special tokens where a text spells them out."""
+        if self._special is None:
+            return text
+
+        def broken(match: re.Match[str]) -> str:
+            token = match.group()
+            if keep_thinking and token in self._think:
+                return token
+            return break_up(match) if self._break == BREAK else token[0] + self._break + token[1:]
+
+        return self._special.sub(broken, text)
+
+    def _probe_system(self) -> bool:
+        probe = [{"role": "system", "content": "rlaif-probe"}, {"role": "user", "content": "hello"}]
+        if not self._has_template:
+            return False
+        try:
+            return "rlaif-probe" in self._apply(probe)
+        except Exception:
+            # Templates without a system role raise their own errors.
+            return False
+
+    def _apply(self, messages: list[dict[str, str]], **options: Any) -> str:
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
+        return cast("str", text)
+
+    def prompt_text(self, messages: Sequence[Message], *, thinking: bool = True) -> str:
+        """Render messages up to where the assistant's turn begins.
+
+        `thinking=False` asks templates that have the switch for an answer without a thought.
+        """
+        turns = [{"role": turn.role, "content": self.neutral(turn.content)} for turn in messages]
+        if not self._takes_system and len(turns) > 1 and turns[0]["role"] in ("system", "developer"):
+            system, first, *rest = turns
+            turns = [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+        if not self._has_template:
+            bos = self.tokenizer.bos_token
+            return (bos if isinstance(bos, str) else "") + "".join(f"{turn['content']}\n\n" for turn in turns)
+        try:
+            return self._apply(turns) if thinking else self._apply(turns, enable_thinking=False)
+        except Exception as error:
+            fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RunError(f"the judge's chat template refuses the messages ({fact}); use a chat model.") from None
+
+    def request_text(self, request: JudgeRequest) -> str:
+        """Render a request's prompt; a given rationale is read without a thought before it."""
+        return self.prompt_text(request.messages, thinking=request.rationale is None)
+
+    def verdict_text(self, request: JudgeRequest, prompt: str, rationale: str) -> str:
+        """Continue `prompt` to the place where the choice is read."""
+        own = self.neutral(rationale, keep_thinking=True)
+        opened = prompt.rstrip().endswith(THINK_OPEN)
+        return prompt + before_verdict(own, request.verdict_prefix, thought_opened=opened)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Encode rendered texts, special tokens in them included, none added."""
+        # A text that cannot fit is not worth minutes of tokenizing: one id too many says as much.
+        if not texts:
+            return []
+        fits = [text if len(text) <= self._most_chars else "" for text in texts]
+        encoded = self.tokenizer(fits, add_special_tokens=False)["input_ids"]
+        too_long = [0] * (self.max_length + 1)
+        return [
+            ids if text or not original else too_long for ids, text, original in zip(encoded, fits, texts, strict=True)
+        ]
+
+    def _encode(self, text: str) -> list[int]:
+        return cast("list[int]", self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """Decode ids to text."""
+        return cast("str", self.tokenizer.decode(list(ids), skip_special_tokens=skip_special))
+
+    def choice_ids(self, choice: str) -> list[int]:
+        """Ids of every token that spells a choice, white space aside (`A` and ` A`).
+
+        Raises:
+            RunError: no single token does.
+        """
+        if choice not in self._choice_ids:
+            special = set(self.tokenizer.all_special_ids)
+            near = (
+                i
+                for token, i in self.tokenizer.get_vocab().items()
+                if choice in token and len(token) <= len(choice) + 8
+            )
+            found = [i for i in near if i not in special and self.decode([i]).strip() == choice]
+            if not found:
+                raise RunError(
+                    f"the judge's vocabulary has no single token for the choice {choice!r}; use another template."
+                )
+            self._choice_ids[choice] = sorted(found)
+        return self._choice_ids[choice]
+
+    def too_long(self, tokens: int, wanted: int) -> str | None:
+        """Say why a prompt does not fit; `None` when it does with `wanted` tokens to come."""
+        if tokens + wanted <= self.max_length:
+            return None
+        return f"the prompt has {self._count(tokens)} tokens and needs {wanted:,} more; the judge takes {self.max_length:,}"
+
+    def _count(self, tokens: int) -> str:
+        return f"over {self.max_length:,}" if tokens > self.max_length else f"{tokens:,}"

@@ -1,0 +1,199 @@
+"""What an OpenAI-compatible server can do, and how it is asked for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlaif.engines.http import AnsweredError, HttpClient
+from rlaif.engines.logprobs import log_sum_exp, with_bounds
+from rlaif.errors import RunError
+from rlaif.types import JudgeRequest
+
+_TOP_LOGPROBS = 20
+_HARD_VERDICT_TOKENS = 32
+# White space that a vocabulary may join to a choice.
+_SPACES = ("", " ", "\t", "\n", "  ", "\n\n")
+
+
+@dataclass
+class Dialect:
+    """How one server is spoken to.
+
+    `continues`: it can continue an assistant turn, so a verdict is read in a step of its own. `choice_ids`: ids of
+    each choice's spellings, where the server takes such a list (vLLM); else the top log-probabilities are searched.
+    """
+
+    model: str
+    vllm: bool
+    continues: bool
+    top_logprobs: int
+    merges_system: bool = False
+    max_length: int | None = None
+    choice_ids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def details(self) -> dict[str, Any]:
+        """What the manifest records."""
+        reads = "two steps" if self.continues else "one pass" if self.top_logprobs else "hard verdicts"
+        return {
+            "server": "vllm" if self.vllm else "other",
+            "verdicts": reads,
+            "max_model_len": self.max_length,
+        }
+
+    def _messages(self, request: JudgeRequest) -> list[dict[str, str]]:
+        turns = [{"role": turn.role, "content": turn.content} for turn in request.messages]
+        if self.merges_system and len(turns) > 1 and turns[0]["role"] == "system":
+            turns[1]["content"] = f"{turns[0]['content']}\n\n{turns[1]['content']}"
+            return turns[1:]
+        return turns
+
+    def _body(self, request: JudgeRequest, max_tokens: int, temperature: float) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": self._messages(request),
+            "max_tokens": max_tokens,
+        }
+        body["temperature"] = temperature
+        if temperature > 0:
+            body.update(seed=request.seed, top_p=1.0)
+        if self.vllm:
+            # A model's own generation defaults are not to tilt the judge.
+            body.update(repetition_penalty=1.0, top_k=-1)
+        return body
+
+    def writing(self, request: JudgeRequest, *, stop: bool) -> dict[str, Any]:
+        """Body that asks for a rationale, or for a policy's response."""
+        body = self._body(request, request.max_tokens, request.temperature)
+        if stop:
+            body["stop"] = [request.verdict_prefix]
+        return body
+
+    def reading(self, request: JudgeRequest, turn: str) -> dict[str, Any]:
+        """Body that reads the choice after `turn`, the judge's own turn up to the marker."""
+        body = self._body(request, 1, 0.0)
+        body["messages"].append({"role": "assistant", "content": turn})
+        body.update(add_generation_prompt=False, continue_final_message=True, logprobs=True)
+        if self.choice_ids:
+            ids = [i for choice in request.choices for i in self.choice_ids[choice]]
+            body.update(top_logprobs=0, logprob_token_ids=ids, return_tokens_as_token_ids=True)
+        else:
+            body["top_logprobs"] = self.top_logprobs
+        if request.rationale is not None and self.vllm:
+            body["chat_template_kwargs"] = {"enable_thinking": False}
+        return body
+
+    def one_pass(self, request: JudgeRequest) -> dict[str, Any]:
+        """Body that asks for rationale and verdict in one text."""
+        body = self._body(request, request.max_tokens or _HARD_VERDICT_TOKENS, request.temperature)
+        if self.top_logprobs:
+            body.update(logprobs=True, top_logprobs=self.top_logprobs)
+        return body
+
+    def choice_logprobs(self, choices: tuple[str, ...], entry: Mapping[str, Any]) -> dict[str, float]:
+        """Log-probability of each choice in one position's list."""
+        listed = {
+            str(item["token"]): float(item["logprob"])
+            for item in [*(entry.get("top_logprobs") or ()), entry]
+            if "token" in item
+        }
+        found: dict[str, float] = {}
+        for choice in choices:
+            if self.choice_ids:
+                spelled = [listed[name] for i in self.choice_ids[choice] if (name := f"token_id:{i}") in listed]
+            else:
+                spelled = [logprob for token, logprob in listed.items() if token.strip() == choice]
+            if spelled:
+                found[choice] = log_sum_exp(spelled)
+        return found if self.choice_ids else with_bounds(found, choices, list(listed.values()))
+
+    async def room(self, client: HttpClient, request: JudgeRequest, error: AnsweredError) -> int | None:
+        """Tokens left for an answer when the server says that prompt and answer together are too long."""
+        if (
+            not self.vllm
+            or not self.max_length
+            or not re.search(r"context|max_tokens|too long|maximum", error.message, re.I)
+        ):
+            return None
+        body = {"model": self.model, "messages": self._messages(request), "add_generation_prompt": True}
+        try:
+            answer = await client.post("/tokenize", body)
+        except AnsweredError:
+            return None
+        reserve = 8 + len(request.verdict_prefix) if request.choices else 0
+        left = self.max_length - int(answer["count"]) - reserve
+        return left if left >= 16 else None
+
+
+async def learn_dialect(client: HttpClient, model: str, first: JudgeRequest, continues: bool | None) -> Dialect:
+    """Find out what the server can do, with one small request.
+
+    Raises:
+        RunError: it does not know the model, or refuses even a plain question.
+    """
+    listed = await client.get("/v1/models")
+    entry: dict[str, Any] = next((e for e in listed.get("data", []) if e.get("id") == model), {})
+    vllm = entry.get("owned_by") == "vllm"
+    dialect = Dialect(
+        model,
+        vllm,
+        vllm if continues is None else continues,
+        _TOP_LOGPROBS,
+        max_length=entry.get("max_model_len"),
+    )
+    question = {"role": "user", "content": "Answer with the letter A."}
+    body = {
+        "model": model,
+        "messages": [{"role": "system", "content": "Be brief."}, question],
+        "max_tokens": 1,
+    }
+    while True:
+        asked = {**body, "logprobs": True, "top_logprobs": dialect.top_logprobs} if dialect.top_logprobs else body
+        try:
+            answer = await client.post("/v1/chat/completions", asked)
+            break
+        except AnsweredError as error:
+            fault = error.message.lower()
+            if ("system" in fault and not dialect.merges_system) or (
+                "alternate" in fault and not dialect.merges_system
+            ):
+                dialect.merges_system, body["messages"] = True, [question]
+            elif dialect.top_logprobs > 5:
+                dialect.top_logprobs = 5
+            elif dialect.top_logprobs:
+                dialect.top_logprobs = 0
+            else:
+                raise RunError(
+                    f"{client.base_url}: refuses a plain chat request ({error.message}); check the model's chat template."
+                ) from None
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    if not choices or not (choices[0].get("logprobs") or {}).get("content"):
+        dialect.top_logprobs = 0
+    if not dialect.top_logprobs:
+        # Without log-probabilities there is nothing to read in a second step.
+        dialect.continues = False
+    elif vllm and first.choices:
+        dialect.choice_ids = await _spellings(client, model, first)
+    return dialect
+
+
+async def _spellings(client: HttpClient, model: str, request: JudgeRequest) -> dict[str, tuple[int, ...]]:
+    """Ids of the tokens that spell each choice after the marker; empty where the server does not tokenize for us."""
+
+    async def ids(text: str) -> list[int]:
+        answer = await client.post("/tokenize", {"model": model, "prompt": text, "add_special_tokens": False})
+        return [int(token) for token in answer["tokens"]]
+
+    try:
+        marker = await ids(request.verdict_prefix)
+        found: dict[str, tuple[int, ...]] = {}
+        for choice in request.choices:
+            spelled = [await ids(request.verdict_prefix + space + choice) for space in _SPACES]
+            alone = [await ids(space + choice) for space in _SPACES]
+            after = [tokens[-1] for tokens in spelled if tokens[:-1] == marker]
+            found[choice] = tuple(sorted({*after, *(tokens[0] for tokens in alone if len(tokens) == 1)}))
+    except (AnsweredError, KeyError, TypeError):
+        return {}
+    return found if all(found.values()) else {}

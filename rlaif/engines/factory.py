@@ -1,0 +1,77 @@
+"""Make the engine that the settings ask for; each brings its own heavy imports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rlaif.engines.base import (
+    Engine,
+    EngineArgs,
+    EngineKind,
+    EngineName,
+    ModelIdentity,
+    choose_engine,
+    identify,
+)
+from rlaif.errors import InputError
+
+STARTER = "starter"
+
+
+def resolve_model(
+    model: str, engine: EngineName, base_url: str | None, args: Mapping[str, str]
+) -> tuple[EngineKind, ModelIdentity]:
+    """Choose the engine, and fingerprint the model without loading it.
+
+    Raises:
+        InputError: no such model, or options that contradict each other.
+        RunError: the server does not answer.
+    """
+    chosen = choose_engine(engine, base_url)
+    if chosen == "server":
+        from rlaif.engines.server import identify_served
+
+        assert base_url is not None, "choose_engine takes server only with a base URL"
+        return chosen, identify_served(base_url, None if model == STARTER else model)
+    if model == STARTER:
+        raise InputError(
+            "--judge starter: this version has no built-in judge yet; give a model folder, a hub id, "
+            "or --base-url of a server."
+        )
+    return chosen, identify(model, args.get("revision"))
+
+
+def make_engine(
+    name: EngineKind,
+    model: ModelIdentity,
+    args: Mapping[str, str],
+    *,
+    base_url: str | None = None,
+    concurrency: int = 128,
+) -> Engine:
+    """Load the model, or connect to its server.
+
+    Raises:
+        InputError: the model cannot be loaded, or an option is not the engine's.
+    """
+    if name == "server":
+        from rlaif.engines.server import ServerEngine
+
+        assert base_url is not None, "choose_engine takes server only with a base URL"
+        return ServerEngine(model, base_url, EngineArgs(args), concurrency=concurrency)
+    if name == "vllm":
+        from rlaif.engines.vllm import VllmEngine
+
+        return VllmEngine(model, EngineArgs(args))
+    from rlaif.engines.transformers import TransformersEngine
+
+    return TransformersEngine(model, EngineArgs(args))
+
+
+def atomic_batch_of(name: EngineKind) -> int | None:
+    """How many planned requests an engine answers as one, known before it is loaded."""
+    if name != "transformers":
+        return None
+    from rlaif.engines.transformers import TransformersEngine
+
+    return TransformersEngine.atomic_batch

@@ -1,0 +1,164 @@
+"""An HTTP client that gets every answer: retries with backoff and jitter until its patience with the server ends."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import random
+import time
+from typing import Any
+
+import aiohttp
+import orjson
+
+from rlaif.errors import RunError
+
+RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_FIRST_DELAY_S, _LONGEST_DELAY_S = 0.25, 20.0
+
+
+class AnsweredError(Exception):
+    """The server's definite no to one request: a status that asking again would not change."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class HttpClient:
+    """POST and GET JSON.
+
+    Args:
+        base_url: the server's address without `/v1`.
+        timeout_s: seconds one request may take before it is asked again.
+        patience_s: seconds without any good answer after which the server counts as down.
+        token: bearer token, never logged.
+    """
+
+    def __init__(
+        self, base_url: str, *, timeout_s: float, patience_s: float, connections: int, token: str | None
+    ) -> None:
+        self.base_url = base_url
+        self.patience_s = patience_s
+        self.retries = 0
+        self._timeout_s = timeout_s
+        self._connections = connections
+        self._headers = {
+            "Content-Type": "application/json",
+            **({"Authorization": f"Bearer {token}"} if token else {}),
+        }
+        self._session: aiohttp.ClientSession | None = None
+        self._last_good = time.monotonic()
+        self._last_fault = "no answer yet"
+        # Jitter only spreads load; it decides nothing that is recorded.
+        self._random = random.Random()
+
+    async def open(self) -> None:
+        """Open the connections' pool; the patience starts here."""
+        self._last_good = time.monotonic()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=30),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            skip_auto_headers=("User-Agent",),
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    def check_patience(self) -> None:
+        """Raise once the server has given no good answer for `patience_s` seconds."""
+        silent = time.monotonic() - self._last_good
+        if silent >= self.patience_s:
+            raise RunError(
+                f"{self.base_url}: no good answer for {silent:.0f} s ({self._last_fault}); start the server again, "
+                "then give the same command to continue. --engine-arg patience=SECONDS waits longer."
+            )
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """POST `body` and return the JSON answer.
+
+        Raises:
+            AnsweredError: a definite no (most 4xx).
+            RunError: the server is down, or refuses the credentials.
+        """
+        return await self._request("POST", path, orjson.dumps(body))
+
+    async def get(self, path: str) -> Any:
+        """GET `path` and return the JSON answer; raises as `post` does."""
+        return await self._request("GET", path, None)
+
+    async def _request(self, method: str, path: str, data: bytes | None) -> Any:
+        assert self._session is not None, "open() comes first"
+        attempt = 0
+        while True:
+            wait_s = None
+            try:
+                async with self._session.request(method, self.base_url + path, data=data) as response:
+                    raw = await response.read()
+                    if response.status < 300:
+                        answer = _parse(raw)
+                        self._last_good = time.monotonic()
+                        return answer
+                    self._last_fault = f"status {response.status}"
+                    if response.status not in RETRIED:
+                        self._refuse(response.status, raw)
+                    wait_s = _retry_after(response.headers.get("Retry-After"))
+            except (aiohttp.ClientError, ConnectionError, OSError) as error:
+                self._last_fault = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+            except TimeoutError:
+                self._last_fault = f"no answer within {self._timeout_s:g} s"
+            except ValueError:
+                self._last_fault = "an answer that is not JSON"
+            self.check_patience()
+            self.retries += 1
+            await asyncio.sleep(self._delay(attempt, wait_s))
+            attempt += 1
+
+    def _delay(self, attempt: int, asked_s: float | None) -> float:
+        backoff = min(_FIRST_DELAY_S * 2**attempt, _LONGEST_DELAY_S) * self._random.uniform(0.5, 1.0)
+        left = self.patience_s - (time.monotonic() - self._last_good)
+        # Never sleep past the end of the patience: the last try belongs to it.
+        return float(max(0.01, min(max(backoff, asked_s or 0.0), left)))
+
+    def _refuse(self, status: int, raw: bytes) -> None:
+        message = _error_message(raw)
+        if status in (401, 403):
+            raise RunError(f"{self.base_url}: the server refuses the key (status {status}); set OPENAI_API_KEY.")
+        raise AnsweredError(status, message)
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        # orjson refuses half a surrogate pair, which a model can write; the standard parser takes it.
+        return json.loads(raw)
+
+
+def _error_message(raw: bytes) -> str:
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        value = raw.decode("utf-8", "replace")
+    while isinstance(value, dict):
+        value = value.get("error", value.get("message", value.get("detail", json.dumps(value)[:500])))
+    return " ".join(str(value).split())[:500] or "no message"
+
+
+def _retry_after(header: str | None) -> float | None:
+    if not header:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,258 @@
+"""A judge run in this process by transformers: for a laptop, a CPU, or one GPU without vLLM."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
+from transformers import logging as transformers_logging
+
+from rlaif.engines.base import EngineArgs, ModelIdentity
+from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, cut_at_verdict
+from rlaif.errors import InputError, RunError
+from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
+
+KNOWN_ARGS = ("dtype", "device", "max_model_len", "batch_tokens", "revision", "trust_remote_code")
+# Under this size a bf16 step is bound by overhead, and the casts cost more than the arithmetic saves.
+_BF16_CPU_PARAMETERS = 100_000_000
+_ATOMIC_BATCH = 64
+
+
+class _AtMarker(StoppingCriteria):
+    """Stops each row once its answer holds the verdict marker."""
+
+    def __init__(self, chat: ChatTokenizer, markers: Sequence[str], opened: Sequence[bool], prompt_length: int) -> None:
+        self._chat = chat
+        self._markers, self._opened = markers, opened
+        self._start = prompt_length
+        self._done = [False] * len(markers)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        for row, marker in enumerate(self._markers):
+            if marker and not self._done[row]:
+                tail = self._chat.decode(
+                    input_ids[row, max(self._start, input_ids.shape[1] - len(marker) - 2) :].tolist()
+                )
+                if marker in tail:
+                    whole = self._chat.decode(input_ids[row, self._start :].tolist(), skip_special=True)
+                    self._done[row] = cut_at_verdict(whole, marker, thought_opened=self._opened[row])[1]
+        return torch.tensor(self._done, device=input_ids.device)
+
+
+class TransformersEngine:
+    """Batches by length within `atomic_batch` requests of the plan.
+
+    Engine arguments: `dtype` (auto, float32, bfloat16, float16), `device` (auto, cpu, cuda, …), `max_model_len`
+    (tokens), `batch_tokens` (padded tokens a batch, prompts and answers), `revision`, `trust_remote_code` (false).
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+
+    name = "transformers"
+    atomic_batch: int | None = _ATOMIC_BATCH
+
+    def __init__(self, model: ModelIdentity, args: EngineArgs) -> None:
+        device = args.take("device", "auto")
+        dtype = args.take("dtype", "auto")
+        max_length = args.take("max_model_len", 0)
+        batch_tokens = args.take("batch_tokens", 0)
+        hub = {
+            "trust_remote_code": args.take("trust_remote_code", False),
+            "revision": args.take("revision", None),
+        }
+        args.none_left(self.name, KNOWN_ARGS)
+        transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._device = torch.device(_best_device() if device == "auto" else device)
+        self._batch_tokens = batch_tokens or (65_536 if self._device.type == "cuda" else 16_384)
+        self._chat = ChatTokenizer.load(model.name, max_length or None, **hub)
+        self._chat.tokenizer.padding_side = "left"
+        self._pad = self._chat.tokenizer.pad_token_id
+        self._pad = self._chat.tokenizer.eos_token_id if self._pad is None else self._pad
+        self._pad = 0 if self._pad is None else self._pad
+        self._model = self._load(model.name, dtype, hub)
+        self.details: Mapping[str, Any] = {
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "device": self._device.type,
+            "max_model_len": self._chat.max_length,
+            "batch_tokens": self._batch_tokens,
+        }
+
+    def _load(self, name: str, dtype: str, hub: dict[str, Any]) -> Any:
+        wanted = getattr(torch, dtype, None) if dtype != "auto" else torch.float32
+        if not isinstance(wanted, torch.dtype):
+            raise InputError(f"--engine-arg dtype={dtype}: expected auto, float32, bfloat16 or float16.")
+        if dtype == "auto" and self._device.type != "cpu":
+            wanted = torch.bfloat16
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=wanted, **hub)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise InputError(
+                f"{name}: the model cannot be loaded ({fact}); a judge is a causal language model."
+            ) from None
+        if dtype == "auto" and self._device.type == "cpu" and _bf16_pays_on_cpu(model.num_parameters()):
+            model = model.to(torch.bfloat16)
+        return model.to(self._device).eval()
+
+    def complete(self, requests: Iterable[JudgeRequest]) -> Iterator[Completion]:
+        """Answer requests in groups of `atomic_batch`; see `Engine.complete`."""
+        group: list[JudgeRequest] = []
+        for request in requests:
+            group.append(request)
+            if len(group) == _ATOMIC_BATCH:
+                yield from self._complete_group(group)
+                group = []
+        yield from self._complete_group(group)
+
+    def _complete_group(self, group: Sequence[JudgeRequest]) -> Iterator[Completion]:
+        prompts = {request.key: self._chat.request_text(request) for request in group}
+        ids = dict(zip(prompts, self._chat.encode(list(prompts.values())), strict=True))
+        written: dict[str, tuple[str, FinishReason, int]] = {}
+        to_write: list[tuple[JudgeRequest, int]] = []
+        for request in group:
+            reserve = 0 if not request.choices else 8 + len(request.verdict_prefix)
+            wanted = reserve + (1 if request.rationale is not None else 16)
+            if fault := self._chat.too_long(len(ids[request.key]), wanted):
+                yield Completion(key=request.key, error=fault, finish_reason="error")
+            elif request.rationale is not None:
+                written[request.key] = request.rationale, "stop", 0
+            else:
+                room = self._chat.max_length - len(ids[request.key]) - reserve
+                to_write.append((request, min(request.max_tokens, room)))
+        for batch in self._batches(to_write, ids):
+            written.update(self._write(batch, prompts, ids))
+        by_key = {request.key: request for request in group}
+        to_read = [by_key[key] for key in written if by_key[key].choices]
+        texts = [self._chat.verdict_text(r, prompts[r.key], written[r.key][0]) for r in to_read]
+        read_ids = dict(zip((r.key for r in to_read), self._chat.encode(texts), strict=True))
+        readings: dict[str, dict[str, float]] = {}
+        for chosen in self._batches([(request, 0) for request in to_read], read_ids):
+            readings.update(self._read(chosen, read_ids))
+        for key, (text, reason, tokens) in written.items():
+            read = len(read_ids.get(key, ()))
+            yield Completion(
+                key=key,
+                rationale=text,
+                choice_logprobs=readings.get(key, {}),
+                finish_reason=reason,
+                usage=Usage(prompt_tokens=len(ids[key]) * (tokens > 0) + read, completion_tokens=tokens + (read > 0)),
+            )
+
+    def _batches(
+        self, requests: list[tuple[JudgeRequest, int]], ids: Mapping[str, list[int]]
+    ) -> Iterator[list[tuple[JudgeRequest, int]]]:
+        """Group by length, longest first, so that memory fails early and padding is small."""
+        ordered = sorted(requests, key=lambda item: (len(ids[item[0].key]) + item[1], item[0].key), reverse=True)
+        batch: list[tuple[JudgeRequest, int]] = []
+        for item in ordered:
+            longest = len(ids[(batch or [item])[0][0].key]) + max(tokens for _, tokens in [*batch, item])
+            same = not batch or batch[0][0].temperature == item[0].temperature
+            if batch and (longest * (len(batch) + 1) > self._batch_tokens or not same):
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+    def _write(
+        self, batch: list[tuple[JudgeRequest, int]], prompts: Mapping[str, str], ids: Mapping[str, list[int]]
+    ) -> dict[str, tuple[str, FinishReason, int]]:
+        try:
+            rows = self._generate(batch, prompts, ids)
+        except torch.OutOfMemoryError:
+            return self._halved(batch, lambda half: self._write(half, prompts, ids))
+        done = {}
+        stop_ids = self._stop_ids()
+        for (request, limit), row in zip(batch, rows, strict=True):
+            tokens = row[:limit]
+            ended = next((n for n, token in enumerate(tokens) if token in stop_ids), None)
+            text = self._chat.decode(tokens[:ended], skip_special=True)
+            opened = prompts[request.key].rstrip().endswith(THINK_OPEN)
+            marked = False
+            if request.choices:
+                text, marked = cut_at_verdict(text, request.verdict_prefix, thought_opened=opened)
+            finish: FinishReason = "stop" if marked or ended is not None else "length"
+            done[request.key] = text, finish, len(tokens) if ended is None else ended + 1
+        return done
+
+    def _generate(
+        self, batch: list[tuple[JudgeRequest, int]], prompts: Mapping[str, str], ids: Mapping[str, list[int]]
+    ) -> list[list[int]]:
+        inputs, mask = self._padded([ids[request.key] for request, _ in batch])
+        markers = [request.verdict_prefix if request.choices else "" for request, _ in batch]
+        opened = [prompts[request.key].rstrip().endswith(THINK_OPEN) for request, _ in batch]
+        temperature = batch[0][0].temperature
+        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature > 0:
+            sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.inference_mode(), torch.random.fork_rng(devices=devices):
+            # One generator serves a batch, so its seed follows from every request in it.
+            joint = hashlib.sha256("".join(request.key for request, _ in batch).encode()).digest()
+            torch.manual_seed(int.from_bytes(joint[:6]))
+            output = self._model.generate(
+                input_ids=inputs,
+                attention_mask=mask,
+                max_new_tokens=max(limit for _, limit in batch),
+                pad_token_id=self._pad,
+                stopping_criteria=StoppingCriteriaList([_AtMarker(self._chat, markers, opened, inputs.shape[1])]),
+                **sampling,
+            )
+        rows: list[list[int]] = output[:, inputs.shape[1] :].tolist()
+        return rows
+
+    def _stop_ids(self) -> set[int]:
+        end = self._model.generation_config.eos_token_id
+        ends = end if isinstance(end, list) else [] if end is None else [end]
+        own = self._chat.tokenizer.eos_token_id
+        return {*ends, *([own] if isinstance(own, int) else [])}
+
+    def _read(self, batch: list[tuple[JudgeRequest, int]], ids: Mapping[str, list[int]]) -> dict[str, dict[str, float]]:
+        try:
+            inputs, mask = self._padded([ids[request.key] for request, _ in batch])
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            with torch.inference_mode():
+                output = self._model(input_ids=inputs, attention_mask=mask, position_ids=positions, logits_to_keep=1)
+            logprobs = output.logits[:, -1].float().log_softmax(-1)  # (batch, vocabulary)
+        except torch.OutOfMemoryError:
+            return self._halved(batch, lambda half: self._read(half, ids))
+        read: dict[str, dict[str, float]] = {}
+        for row, (request, _) in enumerate(batch):
+            spelled = {choice: self._chat.choice_ids(choice) for choice in request.choices}
+            read[request.key] = {c: float(logprobs[row, tokens].logsumexp(-1)) for c, tokens in spelled.items()}
+        return read
+
+    def _halved(self, batch: list[Any], again: Any) -> dict[str, Any]:
+        if len(batch) == 1:
+            raise RunError(
+                "the GPU has no memory for a single request; use a smaller judge or --engine-arg max_model_len=N."
+            )
+        torch.cuda.empty_cache()
+        middle = (len(batch) + 1) // 2
+        return {**again(batch[:middle]), **again(batch[middle:])}
+
+    def _padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        longest = max(map(len, rows))
+        inputs = torch.tensor([[self._pad] * (longest - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+        return inputs.to(self._device), mask.to(self._device)
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._model
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _bf16_pays_on_cpu(parameters: int) -> bool:
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return parameters >= _BF16_CPU_PARAMETERS and bool(supported and supported())

@@ -1,0 +1,219 @@
+"""A judge run in this process by vLLM: the fast engine on one machine."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from rlaif.engines.base import EngineArgs, ModelIdentity
+from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, cut_at_verdict, is_thinking
+from rlaif.engines.logprobs import log_sum_exp, with_bounds
+from rlaif.errors import InputError, RunError
+from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
+
+_ENCODE_AT_ONCE = 32
+_TOP_LOGPROBS = 20
+
+
+def quiet_vllm() -> None:
+    """Keep vLLM's log off standard output, where results go; a user's own settings win."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+
+@dataclass
+class _Flight:
+    """A request on its way: first its rationale, then its choice."""
+
+    request: JudgeRequest
+    prompt: str
+    text: str = ""
+    finish: FinishReason = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reading: bool = False
+
+
+class VllmEngine:
+    """Keeps vLLM's queue full: a choice is asked as soon as its rationale is there, while the prefix is still cached.
+
+    Every engine argument goes to `vllm.LLM` as it is (`tensor_parallel_size=2`, `dtype=float32`, `max_model_len=8192`).
+
+    Raises:
+        InputError: vLLM is not installed, or cannot load the model with these arguments.
+    """
+
+    name = "vllm"
+    atomic_batch: int | None = None
+
+    def __init__(self, model: ModelIdentity, args: EngineArgs) -> None:
+        quiet_vllm()
+        try:
+            import vllm
+            from vllm import LLM, SamplingParams
+            from vllm.platforms import current_platform
+        except ImportError as error:
+            raise InputError(f"--engine vllm: vLLM cannot be imported ({error}); pip install 'rlaif[vllm]'.") from None
+        options: dict[str, Any] = {"enable_prefix_caching": True, "seed": 0, **args.take_all()}
+        if current_platform.is_cpu():
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+            # Compiling costs minutes on a CPU; small blocks let short prompts share their prefixes.
+            options = {"enforce_eager": True, "block_size": 16, **options}
+        try:
+            self._llm = LLM(model=model.name, **options)
+        except Exception as error:
+            fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            hint = "set VLLM_LOGGING_LEVEL=INFO to see why, or use --engine transformers"
+            raise InputError(f"{model.name}: vLLM cannot load the model ({fact}); {hint}.") from None
+        config = self._llm.llm_engine.vllm_config
+        self._chat = ChatTokenizer(self._llm.get_tokenizer(), config.model_config.max_model_len)
+        # Enough to keep every slot busy; more would let prefixes fall out of the cache before their choice is read.
+        self._window = config.scheduler_config.max_num_seqs + _ENCODE_AT_ONCE
+        self._params = SamplingParams
+        self._has_token_ids = "logprob_token_ids" in SamplingParams.__struct_fields__
+        self._counter = 0
+        self.details: Mapping[str, Any] = {
+            "dtype": str(config.model_config.dtype).removeprefix("torch."),
+            "device": current_platform.device_type,
+            "max_model_len": self._chat.max_length,
+            "vllm": vllm.__version__,
+        }
+
+    def complete(self, requests: Iterable[JudgeRequest]) -> Iterator[Completion]:
+        """Answer requests as vLLM finishes them; see `Engine.complete`."""
+        engine = self._llm.llm_engine
+        waiting = iter(requests)
+        flights: dict[str, _Flight] = {}
+        failed: deque[Completion] = deque()
+        more = True
+        try:
+            while more or flights:
+                while more and len(flights) < self._window:
+                    chunk = list(islice(waiting, _ENCODE_AT_ONCE))
+                    more = len(chunk) == _ENCODE_AT_ONCE
+                    self._start(chunk, flights, failed)
+                while failed:
+                    yield failed.popleft()
+                if not flights:
+                    continue
+                for output in engine.step():
+                    if output.finished and (flight := flights.pop(output.request_id, None)):
+                        done = self._finished(flight, output, flights)
+                        if done is not None:
+                            yield done
+        finally:
+            # On an error or Ctrl-C vLLM is to forget what nobody waits for.
+            if flights:
+                engine.abort_request(list(flights))
+
+    def _start(self, chunk: list[JudgeRequest], flights: dict[str, _Flight], failed: deque[Completion]) -> None:
+        prompts = [self._chat.request_text(request) for request in chunk]
+        texts = [
+            prompt if request.rationale is None else self._chat.verdict_text(request, prompt, request.rationale)
+            for request, prompt in zip(chunk, prompts, strict=True)
+        ]
+        for request, prompt, ids in zip(chunk, prompts, self._chat.encode(texts), strict=True):
+            reserve = 0 if not request.choices else 8 + len(request.verdict_prefix)
+            reads = request.rationale is not None
+            if fault := self._chat.too_long(len(ids), 1 if reads else reserve + 16):
+                failed.append(Completion(key=request.key, error=fault, finish_reason="error"))
+                continue
+            flight = _Flight(request, prompt, text=request.rationale or "", reading=reads)
+            limit = min(request.max_tokens, self._chat.max_length - len(ids) - reserve)
+            self._add(
+                flight,
+                ids,
+                self._reading_params(request) if reads else self._writing_params(request, limit),
+                flights,
+            )
+
+    def _add(self, flight: _Flight, ids: list[int], params: Any, flights: dict[str, _Flight]) -> None:
+        self._counter += 1
+        name = f"rlaif-{self._counter}"
+        self._llm.llm_engine.add_request(name, {"prompt_token_ids": ids}, params)
+        flights[name] = flight
+
+    def _writing_params(self, request: JudgeRequest, limit: int) -> Any:
+        stop = [request.verdict_prefix] if request.choices else None
+        sampling: dict[str, Any] = {"temperature": request.temperature, "max_tokens": limit, "stop": stop}
+        if request.temperature > 0:
+            sampling["seed"] = request.seed
+        return self._params(**sampling)
+
+    def _reading_params(self, request: JudgeRequest) -> Any:
+        if self._has_token_ids:
+            spelled = [i for choice in request.choices for i in self._chat.choice_ids(choice)]
+            return self._params(temperature=0.0, max_tokens=1, logprob_token_ids=spelled, detokenize=False)
+        return self._params(temperature=0.0, max_tokens=1, logprobs=_TOP_LOGPROBS, detokenize=False)
+
+    def _finished(self, flight: _Flight, output: Any, flights: dict[str, _Flight]) -> Completion | None:
+        request, answer = flight.request, output.outputs[0]
+        flight.prompt_tokens += len(output.prompt_token_ids)
+        flight.completion_tokens += len(answer.token_ids)
+        if answer.finish_reason not in ("stop", "length"):
+            return Completion(key=request.key, error=f"vLLM ended with {answer.finish_reason!r}", finish_reason="error")
+        if flight.reading:
+            return self._completion(flight, self._choice_logprobs(request, answer.logprobs[0]))
+        flight.text += answer.text
+        flight.finish = answer.finish_reason
+        if not request.choices:
+            return self._completion(flight, {})
+        opened = flight.prompt.rstrip().endswith(THINK_OPEN)
+        if answer.stop_reason == request.verdict_prefix and is_thinking(flight.text, opened):
+            # The marker was quoted inside a thought: let the judge think on.
+            flight.text += request.verdict_prefix
+            text = flight.prompt + self._chat.neutral(flight.text, keep_thinking=True)
+            ids = self._chat.encode([text])[0]
+            left = request.max_tokens - flight.completion_tokens
+            room = self._chat.max_length - len(ids) - 8 - len(request.verdict_prefix)
+            if min(left, room) > 0:
+                self._add(flight, ids, self._writing_params(request, min(left, room)), flights)
+                return None
+            flight.finish = "length"
+        flight.text, _ = cut_at_verdict(flight.text, request.verdict_prefix, thought_opened=opened)
+        ids = self._chat.encode([self._chat.verdict_text(request, flight.prompt, flight.text)])[0]
+        if fault := self._chat.too_long(len(ids), 1):
+            return Completion(key=request.key, rationale=flight.text, error=fault, finish_reason="error")
+        flight.reading = True
+        self._add(flight, ids, self._reading_params(request), flights)
+        return None
+
+    def _completion(self, flight: _Flight, logprobs: dict[str, float]) -> Completion:
+        return Completion(
+            key=flight.request.key,
+            rationale=flight.text,
+            choice_logprobs=logprobs,
+            finish_reason=flight.finish,
+            usage=Usage(prompt_tokens=flight.prompt_tokens, completion_tokens=flight.completion_tokens),
+        )
+
+    def _choice_logprobs(self, request: JudgeRequest, listed: Mapping[int, Any]) -> dict[str, float]:
+        found = {}
+        for choice in request.choices:
+            spelled = [listed[i].logprob for i in self._chat.choice_ids(choice) if i in listed]
+            if spelled:
+                found[choice] = log_sum_exp(spelled)
+        if self._has_token_ids:
+            return found
+        return with_bounds(found, request.choices, [entry.logprob for entry in listed.values()])
+
+    def metrics(self) -> dict[str, float]:
+        """vLLM's own counters, by name (summed over engines)."""
+        totals: dict[str, float] = {}
+        for metric in self._llm.get_metrics():
+            value = getattr(metric, "value", None)
+            if isinstance(value, (int, float)):
+                totals[metric.name] = totals.get(metric.name, 0.0) + value
+        return totals
+
+    def close(self) -> None:
+        """Stop vLLM's processes."""
+        try:
+            self._llm.llm_engine.engine_core.shutdown()
+        except Exception as error:
+            raise RunError(f"vLLM did not stop cleanly: {error}") from None

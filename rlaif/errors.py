@@ -1,0 +1,19 @@
+"""Errors that end a command: one line each, with the place, the fact, what was expected and the fix."""
+
+from __future__ import annotations
+
+
+class RlaifError(Exception):
+    """An error a user can act on; `exit_code` is what the command ends with."""
+
+    exit_code = 1
+
+
+class InputError(RlaifError):
+    """Bad input or usage: a file, an option or a setting that cannot be used (exit code 2)."""
+
+    exit_code = 2
+
+
+class RunError(RlaifError):
+    """Something failed while running: a server, a disk, a model (exit code 1)."""

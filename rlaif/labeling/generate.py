@@ -1,0 +1,145 @@
+"""Sample a policy's responses to prompts; continued like a run, from a ledger beside the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rlaif.data.pairs import Reject, read_prompts
+from rlaif.data.sources import open_source
+from rlaif.engines.base import Engine, ModelIdentity
+from rlaif.engines.chat import THINK_CLOSE
+from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
+from rlaif.errors import InputError
+from rlaif.labeling.ask import Asker, Interrupted, Watcher
+from rlaif.labeling.manifest import cannot_write
+from rlaif.labeling.plan import policy_key
+from rlaif.labeling.settings import DataSettings, EngineSettings, PolicySettings
+from rlaif.labeling.write import replacing
+from rlaif.prompts import neutral_control
+from rlaif.store import Ledger
+from rlaif.types import Completion, Frozen, JudgeRequest, Message, Prompt
+
+
+class GenerateSummary(Frozen):
+    """What was sampled."""
+
+    out: str
+    prompts: int
+    responses: int
+    asked: int
+    reused: int
+    failed: int
+    rejected: int
+    completion_tokens: int
+    seconds: float
+
+
+def generate_responses(
+    source: DataSettings,
+    policy: PolicySettings,
+    engine: EngineSettings,
+    out: Path,
+    *,
+    watch: Watcher | None = None,
+) -> GenerateSummary:
+    """Sample `policy.n` responses to each prompt into `out`, a line a prompt.
+
+    A line is `{"id", "prompt", "responses": [text …], "finish_reasons": […], "tags", "policy"}`; with two responses
+    also `response_a` and `response_b`, so that the file can be labelled as it is. Answers are kept in `OUT.db` as they
+    come. Prompts that cannot be used are left out and counted; two equal responses are kept as they are.
+
+    Raises:
+        InputError: the data, the model or an option cannot be used.
+        Interrupted: Ctrl-C; the same call continues.
+        RunError: a server, disk or model failed; the same call continues.
+    """
+    if policy.n > 1 and policy.temperature == 0:
+        raise InputError(
+            f"--n {policy.n} at temperature 0 gives the same response {policy.n} times; set a temperature."
+        )
+    rows = open_source(source.data, split=source.split, config=source.config)
+    name, model = resolve_model(policy.model, engine.engine, engine.base_url, engine.args)
+
+    def prompts() -> Iterator[tuple[int, Prompt] | Reject]:
+        used = 0
+        for row in read_prompts(rows, source.columns):
+            used += not isinstance(row, Reject)
+            yield row
+            if used == source.limit:
+                return
+
+    def load() -> Engine:
+        return make_engine(name, model, engine.args, base_url=engine.base_url, concurrency=engine.concurrency)
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    with closing(Ledger(out.with_name(out.name + ".db"))) as ledger:
+        ledger.begin(0, "", "", model.digest)
+        known = min(rows.rows, source.limit or rows.rows) if rows.rows is not None else None
+        asker = Asker(ledger, lambda done: None, load, atomic_batch_of(name), watch, rows=known, per_row=policy.n)
+        try:
+            asker.run(
+                request
+                for row in prompts()
+                if not isinstance(row, Reject)
+                for request in _requests(row[1], policy, model)
+            )
+        except Interrupted:
+            raise Interrupted(
+                f"interrupted; responses so far are kept in {ledger.path}. Give the same command to continue."
+            ) from None
+        if not asker.tally.planned:
+            first = next((row for row in prompts() if isinstance(row, Reject)), None)
+            why = f"; line {first.line}: {first.reason}" if first else ""
+            raise InputError(f"{rows.name}: no prompt can be used{why}.")
+        counts = {"prompts": 0, "responses": 0, "failed": 0, "rejected": 0}
+        with replacing(out) as file:
+            for row in prompts():
+                if isinstance(row, Reject):
+                    counts["rejected"] += 1
+                    continue
+                answers = [ledger.get(request.key) for request in _requests(row[1], policy, model)]
+                good = [answer for answer in answers if answer is not None and answer.error is None]
+                counts["failed"] += len(answers) - len(good)
+                if good:
+                    counts["prompts"] += 1
+                    counts["responses"] += len(good)
+                    file.write(json.dumps(_line(row[1], good, model), ensure_ascii=False) + "\n")
+    tally = asker.tally
+    tokens = {"completion_tokens": tally.completion_tokens, "seconds": tally.seconds}
+    return GenerateSummary.model_validate(
+        {"out": str(out), "asked": tally.asked, "reused": tally.reused, **counts, **tokens}
+    )
+
+
+def _requests(prompt: Prompt, policy: PolicySettings, model: ModelIdentity) -> list[JudgeRequest]:
+    settings = json.dumps([policy.temperature, policy.max_tokens, policy.seed])
+    messages = tuple(Message(role=turn.role, content=neutral_control(turn.content)) for turn in prompt.messages)
+    turns = tuple((turn.role, turn.content) for turn in messages)
+    return [
+        JudgeRequest(
+            key=policy_key(model.digest, turns, sample, settings),
+            pair_id=prompt.id,
+            messages=messages,
+            sample=sample,
+            temperature=policy.temperature,
+            max_tokens=policy.max_tokens,
+        )
+        for sample in range(policy.n)
+    ]
+
+
+def _line(prompt: Prompt, answers: list[Completion], model: ModelIdentity) -> dict[str, Any]:
+    # A policy that thinks first is judged by what it says, not by what it thought.
+    texts = [answer.rationale.rpartition(THINK_CLOSE)[2].strip() for answer in answers]
+    line: dict[str, Any] = {"id": prompt.id, "prompt": [turn.model_dump() for turn in prompt.messages]}
+    if len(texts) == 2:
+        line |= {"response_a": texts[0], "response_b": texts[1]}
+    line |= {"responses": texts, "finish_reasons": [answer.finish_reason for answer in answers]}
+    return {**line, "tags": dict(prompt.tags), "policy": {"name": model.name, "digest": model.digest}}

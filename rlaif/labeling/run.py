@@ -1,0 +1,308 @@
+"""A labelling run: a folder that is continued until every question of its plan has an answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rlaif.constitution import Constitution, load_constitution
+from rlaif.data.pairs import Reject, holds_only_prompts, read_pairs
+from rlaif.data.sources import Source, open_source
+from rlaif.engines.base import Engine, EngineKind, ModelIdentity
+from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
+from rlaif.errors import InputError
+from rlaif.labeling.ask import Asker, Interrupted, Tally, Watcher
+from rlaif.labeling.generate import generate_responses
+from rlaif.labeling.manifest import (
+    Manifest,
+    cannot_write,
+    changed_settings,
+    library_versions,
+    read_manifest,
+    write_manifest,
+)
+from rlaif.labeling.plan import Planner
+from rlaif.labeling.settings import LabelSettings
+from rlaif.labeling.verdicts import read_choice
+from rlaif.labeling.write import Written, write_labels
+from rlaif.prompts import Template, load_template
+from rlaif.store import Ledger
+from rlaif.types import Frozen, JudgeRequest, Pair, Provenance
+from rlaif.version import __version__
+
+
+class LabelSummary(Frozen):
+    """What a run holds now, and what this session asked of it."""
+
+    run: str
+    pairs: int
+    judgments: int
+    asked: int
+    reused: int
+    abstained: int
+    statuses: dict[str, int]
+    reasons: list[tuple[str, int]]
+    mean_choice_mass: float | None
+    rejected: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+class LabelRun:
+    """One run's settings, resolved: files read, names checked, the judge fingerprinted, nothing asked.
+
+    Raises:
+        InputError: a file, an option or the data is not usable.
+    """
+
+    def __init__(self, settings: LabelSettings) -> None:
+        self.settings = settings
+        self.constitution: Constitution = load_constitution(settings.constitution)
+        self.template: Template = load_template(settings.template)
+        self.objectives = _objectives(self.constitution, settings.objectives)
+        if not self.template.head.rationale and settings.samples > 1:
+            raise InputError(
+                f"--samples {settings.samples}: template {settings.template} has no rationale, so all are the same."
+            )
+        self.source: Source = open_source(
+            settings.source.data, split=settings.source.split, config=settings.source.config
+        )
+        if settings.policy is None and holds_only_prompts(self.source, settings.source.columns):
+            raise InputError(
+                f"{self.source.name}: holds prompts and no responses; add --policy MODEL to sample two each."
+            )
+
+    def resolve_judge(self) -> tuple[EngineKind, ModelIdentity]:
+        """Choose the engine and fingerprint the judge, without loading it."""
+        engine = self.settings.engine
+        return resolve_model(self.settings.judge, engine.engine, engine.base_url, engine.args)
+
+    def planner(self, judge: ModelIdentity) -> Planner:
+        """Make the planner for a judge."""
+        settings = self.settings
+        return Planner(
+            self.constitution,
+            self.template,
+            judge.digest,
+            objectives=self.objectives,
+            principles=settings.principles,
+            orders=settings.orders,
+            samples=settings.samples,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            seed=settings.seed,
+        )
+
+    def rows(self, source: Source | None = None) -> Iterator[tuple[int, Pair] | Reject]:
+        """Read the pairs, up to `--limit` usable ones."""
+        used = 0
+        for row in read_pairs(source or self.source, self.settings.source.columns if source is None else {}):
+            used += not isinstance(row, Reject)
+            yield row
+            if used == self.settings.source.limit:
+                return
+
+    def deciding(self, engine: str, judge: ModelIdentity) -> dict[str, Any]:
+        """The settings that decide the labels: a run is continued only under the same."""
+        s = self.settings
+        values = s.model_dump(
+            mode="json", exclude={"out", "engine", "update", "strict", "source", "policy_engine", "judge"}
+        )
+        patient = {"timeout", "patience"}
+        return {
+            **values,
+            "data": self.source.digest,
+            "columns": dict(s.source.columns),
+            "limit": s.source.limit,
+            "constitution": self.constitution.digest,
+            "template": self.template.digest,
+            "objectives": list(self.objectives),
+            "judge": judge.name,
+            "judge_digest": judge.digest,
+            "engine": engine,
+            "engine_args": {name: value for name, value in s.engine.args.items() if name not in patient},
+        }
+
+
+def _objectives(constitution: Constitution, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in chosen if name not in constitution.objectives]
+    if unknown:
+        known = ", ".join(constitution.objectives)
+        raise InputError(f"--objective {unknown[0]}: {constitution.name} has the objectives {known}.")
+    return tuple(name for name in constitution.objectives if not chosen or name in chosen)
+
+
+def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary:
+    """Label every pair of a dataset, continuing what `settings.out` already holds.
+
+    Args:
+        watch: called as answers come.
+
+    Raises:
+        InputError: bad input; with `strict` also for any row that cannot be used.
+        Interrupted: Ctrl-C; the same call continues.
+        RunError: a server, disk or model failed; the same call continues.
+    """
+    run = LabelRun(settings)
+    if settings.strict:
+        _refuse_rejects(run)
+    engine_name, judge = run.resolve_judge()
+    out = settings.out
+    manifest = _continue_or_start(out, run.deciding(engine_name, judge), update=settings.update)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    with closing(Ledger(out / "judgments.db")) as ledger:
+        write_manifest(out, manifest)
+        try:
+            source = _sample_responses(run, watch) if settings.policy else None
+            asker = _ask(run, ledger, manifest, engine_name, judge, source, watch)
+        except Interrupted as error:
+            raise Interrupted(
+                f"{error}; answers so far are kept in {out}. Give the same command to continue."
+            ) from None
+        ledger.forget_older()
+        provenance = Provenance(
+            judge=judge.digest,
+            constitution=run.constitution.digest,
+            template=run.template.digest,
+            rlaif=__version__,
+        )
+        written = write_labels(run.rows(source), ledger, run.constitution, run.objectives, provenance, out)
+        summary = _summary(out, ledger, asker.tally, written)
+    counts = summary.model_dump(exclude={"run", "seconds", "asked", "reused"})
+    session = {"asked": summary.asked, "reused": summary.reused, "seconds": round(summary.seconds, 3)}
+    final = {
+        "state": "done",
+        "engine": {**manifest.engine, **asker.details},
+        "counts": counts,
+        "last_session": session,
+    }
+    write_manifest(out, manifest.model_copy(update=final))
+    return summary
+
+
+def _refuse_rejects(run: LabelRun) -> None:
+    rejects = [row for row in run.rows() if isinstance(row, Reject)]
+    if rejects:
+        lines = [f"{run.source.name}:{reject.line}: {reject.reason}" for reject in rejects[:20]]
+        more = [f"… and {len(rejects) - 20:,} more"] if len(rejects) > 20 else []
+        count = f"{len(rejects):,} rows cannot be used; fix them or drop --strict. Nothing was asked."
+        raise InputError("\n".join([*lines, *more, count]))
+
+
+def _continue_or_start(out: Path, deciding: dict[str, Any], *, update: bool) -> Manifest:
+    """The manifest to go on with.
+
+    Raises:
+        InputError: the run was made with other settings, and `update` is not given.
+    """
+    deciding = json.loads(json.dumps(deciding))
+    old = read_manifest(out)
+    if old is None:
+        if (out / "judgments.db").exists():
+            raise InputError(f"{out}: holds judgments.db but no manifest.json; choose another --out.")
+        return Manifest(settings=deciding, versions=library_versions())
+    changed = changed_settings(old.settings, deciding)
+    if not changed:
+        return old.model_copy(update={"state": "running"})
+    if not update:
+        listed = "; ".join(changed)
+        raise InputError(
+            f"{out}: made with other settings ({listed}); add --update to ask what they change, or use another --out."
+        )
+    new = {
+        "settings": deciding,
+        "state": "running",
+        "generation": old.generation + 1,
+        "versions": library_versions(),
+    }
+    return old.model_copy(update=new)
+
+
+def _sample_responses(run: LabelRun, watch: Watcher | None) -> Source:
+    settings = run.settings
+    assert settings.policy is not None, "called with a policy only"
+    responses = settings.out / "responses.jsonl"
+    engine = settings.policy_engine or settings.engine
+    generate_responses(settings.source, settings.policy, engine, responses, watch=watch)
+    return open_source(str(responses))
+
+
+def _ask(
+    run: LabelRun,
+    ledger: Ledger,
+    manifest: Manifest,
+    engine_name: EngineKind,
+    judge: ModelIdentity,
+    source: Source | None,
+    watch: Watcher | None,
+) -> Asker:
+    """Ask what has no answer under the present plan."""
+    settings = run.settings
+
+    def load() -> Engine:
+        engine = make_engine(
+            engine_name,
+            judge,
+            settings.engine.args,
+            base_url=settings.engine.base_url,
+            concurrency=settings.engine.concurrency,
+        )
+        before, now = manifest.engine.get("dtype"), engine.details.get("dtype")
+        if before and now and before != now and not settings.update:
+            engine.close()
+            fix = f"use --engine-arg dtype={before}, or add --update"
+            raise InputError(f"{settings.out}: made with dtype {before}, and the judge would run in {now} here; {fix}.")
+        write_manifest(settings.out, manifest.model_copy(update={"engine": {**manifest.engine, **engine.details}}))
+        return engine
+
+    planner = run.planner(judge)
+
+    def requests() -> Iterator[JudgeRequest]:
+        for row in run.rows(source):
+            if not isinstance(row, Reject):
+                yield from planner.requests(row[1])
+
+    ledger.begin(manifest.generation, run.constitution.digest, run.template.digest, judge.digest)
+    choices = run.template.head.choices
+    known = (source or run.source).rows
+    asker = Asker(
+        ledger,
+        lambda done: read_choice(choices, done),
+        load,
+        atomic_batch_of(engine_name),
+        watch,
+        rows=min(known, settings.source.limit or known) if known is not None else None,
+        per_row=planner.requests_per_pair,
+    )
+    asker.run(requests())
+    if not asker.tally.planned:
+        first = next((row for row in run.rows(source) if isinstance(row, Reject)), None)
+        why = f"; line {first.line}: {first.reason}" if first else ""
+        raise InputError(f"{(source or run.source).name}: no row can be used{why}.")
+    return asker
+
+
+def _summary(out: Path, ledger: Ledger, tally: Tally, written: Written) -> LabelSummary:
+    counts = ledger.counts()
+    return LabelSummary(
+        run=str(out),
+        pairs=written.pairs,
+        judgments=sum(counts.statuses.values()),
+        asked=tally.asked,
+        reused=tally.reused,
+        abstained=sum(number for status, number in counts.statuses.items() if status not in ("ok", "truncated")),
+        statuses=counts.statuses,
+        reasons=ledger.reasons(),
+        mean_choice_mass=counts.mean_choice_mass,
+        rejected=written.rejected,
+        prompt_tokens=counts.prompt_tokens,
+        completion_tokens=counts.completion_tokens,
+        seconds=tally.seconds,
+    )

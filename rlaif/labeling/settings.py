@@ -1,0 +1,79 @@
+"""What a labelling run is told to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from rlaif.engines.base import EngineName
+from rlaif.types import Frozen
+
+Count = Annotated[int, Field(ge=1)]
+Temperature = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+
+
+class DataSettings(Frozen):
+    """Where rows come from."""
+
+    data: str
+    split: str | None = None
+    config: str | None = None
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    limit: Count | None = None
+
+
+class EngineSettings(Frozen):
+    """Where a model runs. `args` are the engine's own options, unread."""
+
+    engine: EngineName = "auto"
+    base_url: str | None = None
+    concurrency: Count = 128
+    args: Mapping[str, str] = Field(default_factory=dict)
+
+
+class PolicySettings(Frozen):
+    """The model whose responses are labelled."""
+
+    model: str
+    n: Count = 2
+    temperature: Temperature = 1.0
+    max_tokens: Count = 512
+    seed: int = 0
+
+
+class LabelSettings(Frozen):
+    """Everything `rlaif label` takes; see `rlaif label --help`."""
+
+    source: DataSettings
+    out: Path
+    constitution: str = "hhh"
+    judge: str = "starter"
+    engine: EngineSettings = EngineSettings()
+    template: str = "pairwise-cot"
+    objectives: tuple[str, ...] = ()
+    principles: Literal["all", "sample"] = "all"
+    orders: Literal["both", "ab"] = "both"
+    samples: Count = 1
+    temperature: Temperature = 0.0
+    max_tokens: Count = 512
+    policy: PolicySettings | None = None
+    policy_engine: EngineSettings | None = None
+    seed: int = 0
+    update: bool = False
+    strict: bool = False
+
+    @field_validator("objectives")
+    @classmethod
+    def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> LabelSettings:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"--samples {self.samples} with --temperature 0 asks the same thing again; set a temperature"
+            )
+        return self

@@ -1,0 +1,93 @@
+"""Write `labels.jsonl` and `rejects.jsonl` from the ledger: streamed, then put in place whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rlaif.constitution import Constitution
+from rlaif.data.pairs import Reject
+from rlaif.labeling.ask import chunks
+from rlaif.labeling.labels import fold_label
+from rlaif.labeling.manifest import cannot_write
+from rlaif.store import Ledger
+from rlaif.types import Pair, Provenance, Verdict
+
+_PAIRS_AT_ONCE = 200
+
+
+@dataclass
+class Written:
+    """Lines written."""
+
+    pairs: int = 0
+    rejected: int = 0
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """Open a file that takes the place of `path` when the block ends well.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; `path` is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_labels(
+    rows: Iterable[tuple[int, Pair] | Reject],
+    ledger: Ledger,
+    constitution: Constitution,
+    objectives: Sequence[str],
+    provenance: Provenance,
+    out: Path,
+) -> Written:
+    """Fold every pair's verdicts into its label, in the order of the data.
+
+    A pair of which every judgment ended in an error (longer than the judge's context, refused by the server) goes to
+    the rejects with the reason: there is nothing in it to learn from.
+    """
+    written = Written()
+    with replacing(out / "labels.jsonl") as labels, replacing(out / "rejects.jsonl") as rejects:
+        for part in chunks(rows, _PAIRS_AT_ONCE):
+            ids = [row[1].id for row in part if not isinstance(row, Reject)]
+            verdicts = ledger.verdicts(ids)
+            for row in part:
+                reject = row if isinstance(row, Reject) else _failed(*row, verdicts[row[1].id])
+                if reject is not None:
+                    rejects.write(_reject_line(reject))
+                    written.rejected += 1
+                elif not isinstance(row, Reject):
+                    pair = row[1]
+                    label = fold_label(constitution, pair, objectives, verdicts[pair.id], provenance)
+                    labels.write(label.model_dump_json() + "\n")
+                    written.pairs += 1
+    return written
+
+
+def _failed(line: int, pair: Pair, verdicts: Sequence[Verdict]) -> Reject | None:
+    if not verdicts or any(verdict.status != "error" for verdict in verdicts):
+        return None
+    row = {"id": pair.id, "prompt": [turn.content[:200] for turn in pair.prompt[-1:]]}
+    row |= {"response_a": pair.response_a[:200], "response_b": pair.response_b[:200]}
+    return Reject(line, verdicts[0].reason or "every judgment failed", row)
+
+
+def _reject_line(reject: Reject) -> str:
+    value = {"line": reject.line, "reason": reject.reason, "row": reject.row}
+    return json.dumps(value, ensure_ascii=False, default=str) + "\n"

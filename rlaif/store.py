@@ -1,0 +1,289 @@
+"""The ledger: every answer of a run in one SQLite file (`judgments.db`), written by one process.
+
+`completions` holds what was answered, by key, and is only added to. `plan` says which key answers which question of
+which pair now. The view `judgments` joins the two: one row a judgment.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import orjson
+
+from rlaif.errors import RunError
+from rlaif.types import Completion, FinishReason, JudgeRequest, Order, Reading, Status, Usage, Verdict
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS completions (
+    key TEXT PRIMARY KEY,            -- SHA-256 of everything that could change the answer
+    rationale TEXT NOT NULL,
+    choice_logprobs TEXT,            -- JSON object, natural logarithms
+    hard_choice TEXT,
+    finish_reason TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    error TEXT,
+    status TEXT NOT NULL,            -- ok, truncated, refused, unread or error
+    p_first REAL,                    -- probability that the response shown first is better
+    choice_mass REAL,
+    judge TEXT NOT NULL              -- digest of the judge that answered
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS plan (
+    pair_id TEXT NOT NULL,
+    objective TEXT NOT NULL,
+    "order" TEXT NOT NULL,
+    sample INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    principle TEXT,                  -- the principle drawn, with --principles sample
+    constitution TEXT NOT NULL,      -- digests of what the question was made with
+    template TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    PRIMARY KEY (pair_id, objective, "order", sample)
+) WITHOUT ROWID;
+CREATE VIEW IF NOT EXISTS judgments AS
+SELECT p.pair_id, p.objective, p."order", p.sample, p.principle, c.status,
+       CASE p."order" WHEN 'ab' THEN c.p_first ELSE 1.0 - c.p_first END AS p_a,
+       c.choice_mass, c.rationale, c.choice_logprobs, c.hard_choice, c.finish_reason, c.error,
+       c.prompt_tokens, c.completion_tokens, p.key, c.judge, p.constitution, p.template
+FROM plan p JOIN completions c ON c.key = p.key;
+"""
+_PUT = "INSERT OR REPLACE INTO completions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_PLAN = "INSERT OR REPLACE INTO plan VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True)
+class LedgerCounts:
+    """What a ledger holds under the present plan."""
+
+    statuses: dict[str, int]
+    prompt_tokens: int
+    completion_tokens: int
+    mean_choice_mass: float | None
+
+
+class Ledger:
+    """The answers of one run. A killed process loses at most what was not yet committed.
+
+    Raises:
+        RunError: the file cannot be written, is not a ledger, or another process is writing it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = None
+        with self._explained():
+            self._lock = path.with_suffix(".lock").open("w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.close()
+                raise RunError(
+                    f"{path}: another process is writing this run; wait for it, or choose another --out."
+                ) from None
+            self._db = _connect(path)
+
+    def begin(self, generation: int, constitution: str, template: str, judge: str) -> None:
+        """State what the coming questions are made with. `generation` counts the updates of a run."""
+        self._generation, self._judge = generation, judge
+        self._made_with = (constitution, template, generation)
+
+    def plan(self, requests: Sequence[JudgeRequest]) -> set[str]:
+        """Record which keys answer these questions, and return the keys that have no answer yet."""
+        rows = [(r.pair_id, r.objective, r.order, r.sample, r.key, r.principle, *self._made_with) for r in requests]
+        with self._explained():
+            self._db.executemany(_PLAN, rows)
+        return self.missing([request.key for request in requests])
+
+    def missing(self, keys: Sequence[str]) -> set[str]:
+        """Of these keys, those without an answer."""
+        absent = set(keys)
+        with self._explained():
+            for start in range(0, len(keys), 500):
+                part = keys[start : start + 500]
+                marks = ",".join("?" * len(part))
+                found = self._db.execute(f"SELECT key FROM completions WHERE key IN ({marks})", part)
+                absent.difference_update(key for (key,) in found)
+        return absent
+
+    def put(self, answered: Iterable[tuple[Completion, Reading | None]]) -> None:
+        """Add answers, each with what was read from it (`None` for a policy's text), and commit."""
+        rows = [_completion_row(completion, reading, self._judge) for completion, reading in answered]
+        with self._explained():
+            self._db.executemany(_PUT, rows)
+            self._db.commit()
+
+    def commit(self) -> None:
+        """Make what was planned durable."""
+        with self._explained():
+            self._db.commit()
+
+    def get(self, key: str) -> Completion | None:
+        """Return the answer to one key."""
+        with self._explained():
+            columns = (
+                "key, rationale, choice_logprobs, hard_choice, finish_reason, prompt_tokens, completion_tokens, error"
+            )
+            row = self._db.execute(f"SELECT {columns} FROM completions WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        return Completion(
+            key=row[0],
+            rationale=row[1],
+            choice_logprobs=orjson.loads(row[2]) if row[2] else {},
+            hard_choice=row[3],
+            finish_reason=cast("FinishReason", row[4]),
+            usage=Usage(prompt_tokens=row[5], completion_tokens=row[6]),
+            error=row[7],
+        )
+
+    def verdicts(self, pair_ids: Sequence[str]) -> dict[str, list[Verdict]]:
+        """Return the verdicts of these pairs (500 at most) under the present plan."""
+        marks = ",".join("?" * len(pair_ids))
+        query = (
+            'SELECT pair_id, objective, "order", sample, status, p_a, choice_mass, error, principle '
+            f'FROM judgments WHERE pair_id IN ({marks}) ORDER BY pair_id, objective, sample, "order"'
+        )
+        found: dict[str, list[Verdict]] = {pair_id: [] for pair_id in pair_ids}
+        with self._explained():
+            rows = self._db.execute(query, pair_ids)
+            for pair_id, objective, order, sample, status, p_a, mass, error, principle in rows:
+                verdict = Verdict.model_construct(
+                    objective=objective,
+                    order=cast("Order", order),
+                    sample=sample,
+                    status=cast("Status", status),
+                    p_a=p_a,
+                    choice_mass=mass,
+                    reason=error,
+                    principle=principle,
+                )
+                found[pair_id].append(verdict)
+        return found
+
+    def forget_older(self) -> None:
+        """Drop questions that the present plan no longer asks; their answers stay, should they be asked again."""
+        with self._explained():
+            self._db.execute("DELETE FROM plan WHERE generation < ?", (self._generation,))
+            self._db.commit()
+
+    def counts(self) -> LedgerCounts:
+        """Count judgments by status, and tokens, over the present plan."""
+        query = (
+            "SELECT status, count(*), sum(prompt_tokens), sum(completion_tokens), sum(choice_mass), count(choice_mass) "
+            "FROM judgments GROUP BY status ORDER BY status"
+        )
+        with self._explained():
+            rows = self._db.execute(query).fetchall()
+        weighed = sum(row[5] for row in rows)
+        return LedgerCounts(
+            statuses={row[0]: row[1] for row in rows},
+            prompt_tokens=sum(row[2] for row in rows),
+            completion_tokens=sum(row[3] for row in rows),
+            mean_choice_mass=sum(row[4] or 0.0 for row in rows) / weighed if weighed else None,
+        )
+
+    def reasons(self, limit: int = 5) -> list[tuple[str, int]]:
+        """The commonest reasons for judgments that failed."""
+        query = "SELECT error, count(*) n FROM judgments WHERE error IS NOT NULL GROUP BY error ORDER BY n DESC LIMIT ?"
+        with self._explained():
+            return [(error, count) for error, count in self._db.execute(query, (limit,))]
+
+    def close(self) -> None:
+        """Commit and let another process write."""
+        try:
+            with self._explained():
+                self._db.commit()
+        finally:
+            self._db.close()
+            if self._lock is not None:
+                self._lock.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise RunError(
+                f"{self.path}: cannot be written or read ({error}); free some space or fix the folder, then give the "
+                "same command again: what was committed is kept."
+            ) from None
+
+
+@dataclass(frozen=True)
+class Judgment:
+    """One row of the view `judgments`, for reading."""
+
+    objective: str
+    order: str
+    sample: int
+    principle: str | None
+    status: str
+    p_a: float | None
+    choice_mass: float | None
+    rationale: str
+    error: str | None
+
+
+def read_judgments(path: Path, pair_id: str) -> list[Judgment]:
+    """Read one pair's judgments from a ledger, also while a run is writing it.
+
+    Raises:
+        RunError: there is no readable ledger.
+    """
+    columns = 'objective, "order", sample, principle, status, p_a, choice_mass, rationale, error'
+    query = f'SELECT {columns} FROM judgments WHERE pair_id = ? ORDER BY objective, sample, "order"'
+    try:
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
+        try:
+            return [Judgment(*row) for row in db.execute(query, (pair_id,))]
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise RunError(f"{path}: cannot be read ({error}); give the folder of a labelling run.") from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level="DEFERRED", timeout=10)
+    db.execute("PRAGMA journal_mode = WAL")
+    # Safe when the process is killed; only a power cut may cost the last commits.
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA cache_size = -32000")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, _VERSION):
+        raise RunError(
+            f"{path}: a ledger of version {version}; this rlaif writes version {_VERSION}. Use the rlaif that made it."
+        )
+    db.executescript(_SCHEMA)
+    db.execute(f"PRAGMA user_version = {_VERSION}")
+    return db
+
+
+def _completion_row(completion: Completion, reading: Reading | None, judge: str) -> tuple[object, ...]:
+    reading = reading or Reading(status="error" if completion.error else "ok", reason=completion.error)
+    logprobs = completion.choice_logprobs
+    return (
+        completion.key,
+        _storable(completion.rationale),
+        orjson.dumps(dict(logprobs)).decode() if logprobs else None,
+        completion.hard_choice,
+        completion.finish_reason,
+        completion.usage.prompt_tokens,
+        completion.usage.completion_tokens,
+        _storable(reading.reason) if reading.reason else None,
+        reading.status,
+        reading.p_first,
+        reading.choice_mass,
+        judge,
+    )
+
+
+def _storable(text: str) -> str:
+    # A model can write half a surrogate pair, and SQLite stores only UTF-8.
+    return text.encode("utf-8", "replace").decode()
