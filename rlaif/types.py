@@ -182,7 +182,7 @@ class OverallLabel(Frozen):
 
 
 class Provenance(Frozen):
-    """What a label was made with: digests, and the version of rlaif."""
+    """What a label was made with, each as `name@digest`, and the version of rlaif."""
 
     judge: str
     constitution: str

@@ -42,5 +42,6 @@ def generate_command(prompts: str, out: str, as_json: bool, **options: Any) -> N
         return
     click.echo(f"{summary.responses:,} responses to {summary.prompts:,} prompts -> {summary.out}")
     click.echo(
-        f"{summary.asked:,} asked, {summary.reused:,} reused, {summary.failed:,} failed, {summary.rejected:,} rows rejected"
+        f"{summary.asked:,} asked, {summary.reused:,} reused, {summary.failed:,} failed, "
+        f"{summary.rejected:,} rows rejected"
     )

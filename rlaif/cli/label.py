@@ -114,7 +114,8 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
         return
     click.echo(f"{summary.pairs:,} pairs labelled, {summary.rejected:,} rows rejected -> {summary.run}/labels.jsonl")
     click.echo(
-        f"{summary.judgments:,} judgments: {summary.asked:,} asked, {summary.reused:,} reused, {summary.abstained:,} abstained"
+        f"{summary.judgments:,} judgments: {summary.asked:,} asked, {summary.reused:,} reused, "
+        f"{summary.abstained:,} abstained"
     )
     if summary.rejected:
         click.echo(f"Why rows were rejected, with their lines: {summary.run}/rejects.jsonl", err=True)
@@ -128,7 +129,7 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
         )
     if summary.mean_choice_mass is not None and summary.mean_choice_mass < 0.5:
         click.echo(
-            f"Warning: the judge put only {summary.mean_choice_mass:.1%} of its probability on the choices; it may not follow "
-            "this template. Look at a few: rlaif show.",
+            f"Warning: the judge put only {summary.mean_choice_mass:.1%} of its probability on the choices; it may not "
+            "follow this template. Look at a few: rlaif show.",
             err=True,
         )

@@ -32,7 +32,8 @@ _ENGINE_OPTIONS = (
         type=click.Choice(["auto", "transformers", "vllm", "server"]),
         default="auto",
         show_default=True,
-        help="Where the model runs. auto: the server if --base-url names one, else vLLM if it can run here, else transformers.",
+        help="Where the model runs. auto: the server if --base-url names one, else vLLM if it can run here, "
+        "else transformers.",
     ),
     click.option("--base-url", metavar="URL", help="An OpenAI-compatible server, as http://127.0.0.1:8000."),
     click.option(

@@ -200,7 +200,8 @@ class ChatTokenizer:
         """Say why a prompt does not fit; `None` when it does with `wanted` tokens to come."""
         if tokens + wanted <= self.max_length:
             return None
-        return f"the prompt has {self._count(tokens)} tokens and needs {wanted:,} more; the judge takes {self.max_length:,}"
+        count = self._count(tokens)
+        return f"the prompt has {count} tokens and needs {wanted:,} more; the judge takes {self.max_length:,}"
 
     def _count(self, tokens: int) -> str:
         return f"over {self.max_length:,}" if tokens > self.max_length else f"{tokens:,}"

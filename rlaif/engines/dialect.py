@@ -166,7 +166,7 @@ async def learn_dialect(client: HttpClient, model: str, first: JudgeRequest, con
                 dialect.top_logprobs = 0
             else:
                 raise RunError(
-                    f"{client.base_url}: refuses a plain chat request ({error.message}); check the model's chat template."
+                    f"{client.base_url}: refuses a plain chat request ({error.message}); has the model a chat template?"
                 ) from None
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not choices or not (choices[0].get("logprobs") or {}).get("content"):

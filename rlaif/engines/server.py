@@ -226,7 +226,9 @@ class ServerEngine:
         )
 
     async def _read(self, request: JudgeRequest, rationale: str, finish: FinishReason, so_far: Usage) -> Completion:
-        answered = rationale.rpartition(THINK_CLOSE)[2].lstrip() if not is_thinking(rationale) else ""
+        # The server's template decides what becomes of a thought, so only the answer is given back to it.
+        _, thought, answered = rationale.rpartition(THINK_CLOSE)
+        answered = "" if is_thinking(rationale) else answered.lstrip() if thought else answered
         turn = before_verdict(neutral_control(answered), request.verdict_prefix)
         answer = await self._client.post("/v1/chat/completions", self._spoken.reading(request, turn))
         entries = (_first_choice(answer).get("logprobs") or {}).get("content") or [{}]

@@ -63,7 +63,7 @@ class VllmEngine:
         if current_platform.is_cpu():
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
             # Compiling costs minutes on a CPU; small blocks let short prompts share their prefixes.
-            options = {"enforce_eager": True, "block_size": 16, **options}
+            options = {"enforce_eager": True, "block_size": 32, **options}
         try:
             self._llm = LLM(model=model.name, **options)
         except Exception as error:

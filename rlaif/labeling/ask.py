@@ -51,7 +51,7 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the session began."""
+        """Seconds since the session began, the loading of the model left out."""
         return time.monotonic() - self.started
 
 
@@ -110,6 +110,7 @@ class Asker:
             first = next(groups, None)
             if first is not None:
                 engine = self._make_engine()
+                self.tally.started = time.monotonic()
                 ask = self._ask_atomically if self._atomic_batch else self._ask_streaming
                 ask(engine, chain([first], groups))
             self._ledger.commit()

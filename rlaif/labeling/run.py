@@ -97,6 +97,15 @@ class LabelRun:
             seed=settings.seed,
         )
 
+    def provenance(self, judge: ModelIdentity) -> Provenance:
+        """Names and digests of what the labels are made with; the manifest has the digests in full."""
+        return Provenance(
+            judge=f"{judge.name}@{judge.digest[:12]}",
+            constitution=f"{self.constitution.name}@{self.constitution.digest[:12]}",
+            template=f"{Path(self.settings.template).stem}@{self.template.digest[:12]}",
+            rlaif=__version__,
+        )
+
     def rows(self, source: Source | None = None) -> Iterator[tuple[int, Pair] | Reject]:
         """Read the pairs, up to `--limit` usable ones."""
         used = 0
@@ -167,12 +176,7 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
                 f"{error}; answers so far are kept in {out}. Give the same command to continue."
             ) from None
         ledger.forget_older()
-        provenance = Provenance(
-            judge=judge.digest,
-            constitution=run.constitution.digest,
-            template=run.template.digest,
-            rlaif=__version__,
-        )
+        provenance = run.provenance(judge)
         written = write_labels(run.rows(source), ledger, run.constitution, run.objectives, provenance, out)
         summary = _summary(out, ledger, asker.tally, written)
     counts = summary.model_dump(exclude={"run", "seconds", "asked", "reused"})
