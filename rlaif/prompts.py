@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from rlaif.errors import InputError
 from rlaif.shipped import find_shipped
@@ -51,12 +52,22 @@ def neutral_control(text: str) -> str:
     return _CONTROL.sub(break_up, text) if "<" in text or "[" in text else text
 
 
+Visible = Annotated[str, StringConstraints(pattern=r"\S", max_length=64)]
+
+
 class TemplateHead(Frozen):
     """The YAML head of a template."""
 
-    verdict: Annotated[str, Field(min_length=1, max_length=64)] = "Verdict:"
-    choices: Annotated[tuple[str, ...], Field(min_length=2, max_length=20)] = ("A", "B")
+    verdict: Visible = "Verdict:"
+    choices: Annotated[tuple[Visible, ...], Field(min_length=2, max_length=20)] = ("A", "B")
     rationale: bool = True
+
+    @field_validator("choices")
+    @classmethod
+    def _differ(cls, choices: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(choices)) < len(choices):
+            raise ValueError("two choices are the same")
+        return choices
 
 
 class Template:
@@ -145,10 +156,16 @@ class Template:
         try:
             context = self._template.new_context(values)
             return "".join(self._template.blocks[block](context)).strip()
-        except TemplateError as error:
-            raise InputError(f"{self.place}: block {block}: {error.message}; {_known(block)}") from None
         except Exception as error:
-            raise InputError(f"{self.place}: block {block} fails: {error}; {_known(block)}") from None
+            fact = str(error).rstrip(".") or type(error).__name__
+            raise InputError(f"{self.place}:{self._line_of(error)}: block {block}: {fact}; {_known(block)}") from None
+
+    def _line_of(self, error: Exception) -> int:
+        line = 1
+        for frame, number in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_filename == self._template.filename:
+                line = self._template.get_corresponding_lineno(number) + self._offset
+        return line
 
 
 def _known(block: str) -> str:
@@ -166,12 +183,16 @@ def _split_head(source: str, place: str) -> tuple[TemplateHead, str, int]:
     try:
         head = TemplateHead.model_validate(YAML(typ="safe").load(match.group(1)) or {})
     except YAMLError as error:
-        raise InputError(f"{place}:1: the head is not YAML ({str(error).splitlines()[0]}).") from None
+        mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+        fact = (error.problem if isinstance(error, MarkedYAMLError) else None) or str(error).splitlines()[0]
+        raise InputError(f"{place}:{mark.line + 2 if mark else 1}: the head is not YAML ({fact}).") from None
     except ValidationError as errors:
         first = errors.errors()[0]
         known = ", ".join(TemplateHead.model_fields)
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{place}:1: head, {where}: {first['msg']}; known keys are {known}.") from None
+        where = ".".join(map(str, first["loc"])) or "all of it"
+        keys = [line.partition(":")[0].strip("\"' ") for line in match.group().splitlines()]
+        line = keys.index(str(first["loc"][0])) + 1 if first["loc"] and first["loc"][0] in keys else 1
+        raise InputError(f"{place}:{line}: head, {where}: {first['msg']}; known keys are {known}.") from None
     return head, source[match.end() :], source[: match.end()].count("\n")
 
 
@@ -183,6 +204,6 @@ def load_template(name: str | Path) -> Template:
     """
     path = find_shipped("prompts", str(name), ".j2")
     try:
-        return Template(path.read_text(encoding="utf-8"), str(path))
+        return Template(path.read_text(encoding="utf-8-sig"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}).") from None

@@ -7,9 +7,10 @@ which pair now. The view `judgments` joins the two: one row a judgment.
 from __future__ import annotations
 
 import fcntl
+import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -77,17 +78,16 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = None
-        with self._explained():
-            self._lock = path.with_suffix(".lock").open("w")
+        with self._explained(), ExitStack() as opened:
+            self._lock = opened.enter_context(path.with_suffix(".lock").open("w"))
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._lock.close()
                 raise RunError(
                     f"{path}: another process is writing this run; wait for it, or choose another --out."
                 ) from None
             self._db = _connect(path)
+            opened.pop_all()
 
     def begin(self, generation: int, constitution: str, template: str, judge: str) -> None:
         """State what the coming questions are made with. `generation` counts the updates of a run."""
@@ -202,8 +202,7 @@ class Ledger:
                 self._db.commit()
         finally:
             self._db.close()
-            if self._lock is not None:
-                self._lock.close()
+            self._lock.close()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -250,28 +249,32 @@ def read_judgments(path: Path, pair_id: str) -> list[Judgment]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level="DEFERRED", timeout=10)
-    db.execute("PRAGMA journal_mode = WAL")
-    # Safe when the process is killed; only a power cut may cost the last commits.
-    db.execute("PRAGMA synchronous = NORMAL")
-    db.execute("PRAGMA cache_size = -32000")
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, _VERSION):
-        raise RunError(
-            f"{path}: a ledger of version {version}; this rlaif writes version {_VERSION}. Use the rlaif that made it."
-        )
-    db.executescript(_SCHEMA)
-    db.execute(f"PRAGMA user_version = {_VERSION}")
-    return db
+    with ExitStack() as opened:
+        db = opened.enter_context(closing(sqlite3.connect(path, isolation_level="DEFERRED", timeout=10)))
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, _VERSION):
+            raise RunError(
+                f"{path}: a ledger of version {version}; this rlaif writes version {_VERSION}. "
+                "Use the rlaif that made it."
+            )
+        db.execute("PRAGMA journal_mode = WAL")
+        # Safe when the process is killed; only a power cut may cost the last commits.
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA cache_size = -32000")
+        db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version = {_VERSION}")
+        opened.pop_all()
+        return db
 
 
 def _completion_row(completion: Completion, reading: Reading | None, judge: str) -> tuple[object, ...]:
     reading = reading or Reading(status="error" if completion.error else "ok", reason=completion.error)
-    logprobs = completion.choice_logprobs
+    # JSON has no infinity; a choice that is not listed has probability 0 as well.
+    logprobs = {choice: value for choice, value in completion.choice_logprobs.items() if math.isfinite(value)}
     return (
         completion.key,
         _storable(completion.rationale),
-        orjson.dumps(dict(logprobs)).decode() if logprobs else None,
+        orjson.dumps(logprobs).decode() if logprobs else None,
         completion.hard_choice,
         completion.finish_reason,
         completion.usage.prompt_tokens,

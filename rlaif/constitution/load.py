@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
 
 from rlaif.constitution.schema import Aggregation, Case, Constitution, Objective, Principle
 from rlaif.errors import InputError
@@ -58,11 +59,13 @@ def parse_constitution(text: str, place: str) -> Constitution:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        fact = (error.problem or error.context or "not YAML").strip()
+        # Of a key given twice, ruamel would quote both values at length.
+        fact = (error.problem or error.context or "not YAML").partition(" with value ")[0].strip()
         raise InputError(f"{place}:{line}: {fact}; the file must be plain YAML with each key once.") from None
     except (YAMLError, ValueError, RecursionError) as error:
         fact = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
-        raise InputError(f"{place}:1: {fact}; the file must be plain YAML.") from None
+        line = text[: error.position].count("\n") + 1 if isinstance(error, ReaderError) else 1
+        raise InputError(f"{place}:{line}: {fact}; the file must be plain YAML.") from None
     if not isinstance(tree, CommentedMap):
         raise InputError(f"{place}:1: the file holds no mapping; expected the keys name, objectives, aggregation.")
     if _count_nodes(tree) > _MAX_NODES:
@@ -102,6 +105,9 @@ def _problems(tree: CommentedMap) -> Iterator[tuple[int, str]]:
         Constitution.model_validate(_plain(tree))
     except ValidationError as errors:
         for error in errors.errors():
+            if error["type"] == "too_short" and error["input"]:
+                # Entries that are wrong themselves are not counted; they have been named.
+                continue
             location = tuple(part for part in error["loc"] if part != "[key]")
             yield _line(tree, location), _explain(tree, location, cast("dict[str, Any]", error))
     yield from _cross_checks(tree)
@@ -196,5 +202,5 @@ def _explain(tree: CommentedMap, location: tuple[Any, ...], error: dict[str, Any
     if kind == "string_type" and isinstance(value, (int, float, bool)):
         return f"{where} is {shown}, which YAML reads as {type(value).__name__}; put it in quotes."
     if kind == "value_error":
-        return f"{context.get('error', error['msg'])}."
+        return f"{where}: {context.get('error', error['msg'])}."
     return f"{where} is {shown}; {error['msg'][:1].lower()}{error['msg'][1:]}."

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from rlaif.types import Frozen
 
@@ -44,6 +44,12 @@ class Objective(Frozen):
     question: Text
     principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _asks_something(self) -> Objective:
+        if not self.active:
+            raise ValueError("every principle has weight 0; give at least one a weight above 0")
+        return self
+
     @property
     def active(self) -> tuple[Principle, ...]:
         """The principles that are not turned off."""
@@ -71,14 +77,12 @@ class Constitution(Frozen):
     objectives: Annotated[Mapping[Name, Objective], Field(min_length=1)]
     aggregation: Aggregation = Aggregation()
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Constitution:
-        for objective, value in self.objectives.items():
-            if not value.active:
-                raise ValueError(f"objective {objective!r} has no principle with a weight above 0")
-        if not any(value.weight > 0 for value in self.objectives.values()):
+    @field_validator("objectives")
+    @classmethod
+    def _weighs_something(cls, objectives: Mapping[str, Objective]) -> Mapping[str, Objective]:
+        if not any(objective.weight > 0 for objective in objectives.values()):
             raise ValueError("every objective has weight 0; give at least one a weight above 0")
-        return self
+        return objectives
 
     @cached_property
     def digest(self) -> str:

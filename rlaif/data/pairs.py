@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -52,19 +53,27 @@ class _Ids:
 
     def __init__(self) -> None:
         self._lines: dict[bytes, int] = {}
+        self._copies: dict[str, int] = {}
 
     def take(self, given: str | None, content: tuple[object, ...], line: int) -> str:
         if given is not None:
-            first = self._lines.setdefault(_short_digest(given), line)
-            if first != line:
+            if not self._free(given, line):
+                first = self._lines[_short_digest(given)]
                 raise RowError(f"duplicate id {given[:80]!r}, first on line {first}")
             return given
         digest = hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
-        name, copy = digest, 1
-        while self._lines.setdefault(_short_digest(name), line) != line:
-            copy += 1
-            name = f"{digest}-{copy}"
+        name = digest
+        while not self._free(name, line):
+            # Counted, so that a dataset of equal rows takes one step a row.
+            self._copies[digest] = self._copies.get(digest, 1) + 1
+            name = f"{digest}-{self._copies[digest]}"
         return name
+
+    def _free(self, name: str, line: int) -> bool:
+        # Many rows may stand on one line, so the line does not tell whether an id is new.
+        before = len(self._lines)
+        self._lines.setdefault(_short_digest(name), line)
+        return len(self._lines) > before
 
 
 def _short_digest(text: str) -> bytes:
@@ -258,20 +267,25 @@ def _tags(value: Any) -> dict[str, TagValue]:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, (list, tuple)):
-        value = {str(tag): True for tag in value if isinstance(tag, (str, int))}
+        if not all(isinstance(tag, (str, int)) for tag in value):
+            raise RowError("tags is a list that holds more than texts and whole numbers")
+        value = {str(tag): True for tag in value}
     if not isinstance(value, Mapping):
         raise RowError(f"tags is {_kind(value)}; expected an object of plain values")
     for name, tag in value.items():
         _text(str(name), "tags")
         if isinstance(tag, str):
             _text(tag, f"tags.{name}")
-        elif tag is not None and not (isinstance(tag, (int, float)) and abs(tag) < 2**63):
+        elif isinstance(tag, (int, float)):
+            if not abs(tag) < 2**63:
+                raise RowError(f"tags.{str(name)[:40]} is not a number under 2^63")
+        elif tag is not None:
             raise RowError(f"tags.{str(name)[:40]} is {_kind(tag)}; expected a plain value")
     return {str(name): tag for name, tag in value.items()}
 
 
 def _missing(value: dict[str, Any], name: str) -> str:
-    columns = ", ".join(sorted(str(column)[:40] for column in value)[:8]) or "none"
+    columns = ", ".join(sorted(_printable(str(column)[:40]) for column in value)[:8]) or "none"
     return f"no {name}; the row has the columns {columns}"
 
 
@@ -285,7 +299,7 @@ def _kind(value: Any) -> str:
 
 
 def _printable(value: Any, depth: int = 0) -> Any:
-    """Copy a row so that it can be written as JSON: no lone surrogates, no bottomless nesting, no megabytes."""
+    """Copy a row so that it can be written as JSON: no lone surrogates, NaN, bottomless nesting or megabytes."""
     if depth > 6:
         return "…"
     if isinstance(value, str):
@@ -295,4 +309,6 @@ def _printable(value: Any, depth: int = 0) -> Any:
         return {_printable(str(key)): _printable(item, depth + 1) for key, item in list(value.items())[:50]}
     if isinstance(value, (list, tuple)):
         return [_printable(item, depth + 1) for item in value[:50]]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from rlaif.errors import InputError
 
 MAX_ROW_BYTES = 64 * 2**20
 _RAW_CHARS = 500
+_MAX_DIGITS = 4000
 
 
 @dataclass(frozen=True)
@@ -116,35 +118,36 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
     try:
-        return json.loads(text, parse_constant=not_json)
+        return json.loads(text, parse_constant=not_json, parse_int=_whole_number)
     except json.JSONDecodeError as error:
         raise ValueError(f"invalid JSON at character {error.pos + 1}: {error.msg}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
+def _whole_number(text: str) -> int | float:
+    # Python refuses to read longer ones, which would cost more than the row; as infinity it is only no text.
+    return int(text) if len(text) <= _MAX_DIGITS else float(text)
+
+
 def _json_lines(path: Path, opener: Callable[[Path], IO[bytes]]) -> Iterator[Row]:
     with opener(path) as file:
         line = 0
-        while True:
-            try:
-                raw = file.readline(MAX_ROW_BYTES + 1)
-            except (OSError, EOFError) as error:
-                # A gzip file cut short or damaged: what came before it has been read.
-                yield Row(line + 1, "", f"the file cannot be read on from here: {error}")
-                return
-            if not raw:
-                return
-            line += 1
-            if len(raw) > MAX_ROW_BYTES:
-                yield Row(line, _shorten(raw), f"the line is longer than {MAX_ROW_BYTES // 2**20} MiB")
-                while not raw.endswith(b"\n") and (raw := file.readline(MAX_ROW_BYTES)):
-                    pass
-                continue
-            if line == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            if raw.strip():
-                yield _parse_line(line, raw)
+        try:
+            while raw := file.readline(MAX_ROW_BYTES + 1):
+                line += 1
+                if len(raw) > MAX_ROW_BYTES:
+                    yield Row(line, _shorten(raw), f"the line is longer than {MAX_ROW_BYTES // 2**20} MiB")
+                    while not raw.endswith(b"\n") and (raw := file.readline(MAX_ROW_BYTES)):
+                        pass
+                    continue
+                if line == 1:
+                    raw = raw.removeprefix(b"\xef\xbb\xbf")
+                if raw.strip():
+                    yield _parse_line(line, raw)
+        except (OSError, EOFError, zlib.error) as error:
+            # A gzip file cut short or damaged: what came before it has been read.
+            yield Row(line + 1, "", f"the file cannot be read on from here: {error}")
 
 
 def _parse_line(line: int, raw: bytes) -> Row:
@@ -171,7 +174,7 @@ def _json_array(path: Path) -> Iterator[Row]:
 
     An array has no row to skip to once its syntax is broken, so what follows a fault is given up in one reject.
     """
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(parse_int=_whole_number)
     with path.open("r", encoding="utf-8-sig", errors="surrogateescape") as file:
         buffer, line, step, first = file.read(2**16), 1, 2**16, True
         line += buffer[: buffer.index("[")].count("\n")
@@ -183,8 +186,6 @@ def _json_array(path: Path) -> Iterator[Row]:
             elif body.startswith("]"):
                 return
             line_here = line + buffer[: len(buffer) - len(body)].count("\n")
-            if first and body.startswith("]"):
-                return
             try:
                 value, end = decoder.raw_decode(body) if body else (None, 0)
                 # A number or a value at the buffer's end may go on in the next block.
@@ -234,11 +235,19 @@ def _csv(path: Path) -> Iterator[Row]:
 
 
 def _csv_cell(column: str, cell: str) -> Any:
-    # A chat prompt, a transcript list or tags in CSV are written as JSON in the cell.
-    if column in {"prompt", "chosen", "rejected", "messages", "tags"} and cell[:1] in {"[", "{"}:
+    # A chat or tags in CSV are written as JSON in the cell; a text that only looks like JSON stays a text.
+    if column == "tags" and cell == "":
+        return None
+    if cell[:1] in {"[", "{"} and column not in {"response_a", "response_b"}:
         with contextlib.suppress(ValueError):
-            return parse_json(cell)
-    return None if column == "tags" and cell == "" else cell
+            value = parse_json(cell)
+            if column == "tags" or _is_chat(value):
+                return value
+    return cell
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(t, dict) and "role" in t for t in value)
 
 
 def _repaired(value: dict[str, Any]) -> dict[str, Any]:
@@ -259,8 +268,8 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     with _quiet():
         rows = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
-        for number, value in enumerate(rows, start=1):
-            yield Row(number, value)
+    for number, value in enumerate(rows, start=1):
+        yield Row(number, value)
 
 
 def _saved_folder(path: Path, split: str | None) -> Source:

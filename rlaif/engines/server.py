@@ -180,7 +180,7 @@ class ServerEngine:
                 raise RunError(
                     f"{self._client.base_url}: refuses every request ({error.message}); nothing was labelled."
                 ) from None
-            return Completion(key=request.key, error=f"status {error.status}: {error.message}", finish_reason="error")
+            return Completion(key=request.key, error=error.explained, finish_reason="error")
         self._answers += 1
         return completion
 

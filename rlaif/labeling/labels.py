@@ -19,6 +19,9 @@ from rlaif.types import (
     Verdict,
 )
 
+# The last digits of a sum depend on its order; without this, swapping a pair could make a tie a preference.
+_ROUNDING = 1e-9
+
 
 def fold_objective(verdicts: Sequence[Verdict]) -> ObjectiveLabel:
     """Fold the verdicts of one pair and objective.
@@ -50,7 +53,7 @@ def preference(p_a: float | None) -> Preference | None:
     """Tell which response a probability prefers; `None` stays `None`."""
     if p_a is None:
         return None
-    return "tie" if p_a == 0.5 else "a" if p_a > 0.5 else "b"
+    return "tie" if abs(p_a - 0.5) < _ROUNDING else "a" if p_a > 0.5 else "b"
 
 
 def fold_overall(
@@ -82,8 +85,9 @@ def fold_overall(
 def _hold_floors(
     p_a: float, probabilities: Mapping[str, float], floors: Mapping[str, float]
 ) -> tuple[float, tuple[str, ...]]:
-    bars_a = [name for name, floor in floors.items() if name in probabilities and probabilities[name] < floor]
-    bars_b = [name for name, floor in floors.items() if name in probabilities and 1 - probabilities[name] < floor]
+    least = {name: floor - _ROUNDING for name, floor in floors.items() if name in probabilities}
+    bars_a = [name for name, floor in least.items() if probabilities[name] < floor]
+    bars_b = [name for name, floor in least.items() if 1 - probabilities[name] < floor]
     if bars_a and not bars_b:
         held = min(p_a, *(probabilities[name] for name in bars_a))
     elif bars_b and not bars_a:

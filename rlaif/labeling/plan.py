@@ -55,6 +55,9 @@ class Planner:
         self._hash = hashlib.sha256()
         self._update(self._hash, _KEY_VERSION, judge_digest, head.verdict, *head.choices)
         self._update(self._hash, str(writes), repr(self._temperature), str(self._max_tokens), self._system)
+        if self._temperature > 0:
+            # Sampling draws by the key: another seed is to draw another rationale.
+            self._update(self._hash, str(seed))
 
     @property
     def requests_per_pair(self) -> int:

@@ -19,6 +19,8 @@ def read_choice(choices: tuple[str, ...], completion: Completion) -> Reading:
         return Reading(status="refused", reason="the server withheld the answer")
     status: Status = "truncated" if completion.finish_reason == "length" else "ok"
     first, second = (completion.choice_logprobs.get(choice, -math.inf) for choice in choices[:2])
+    if math.isnan(first) or math.isnan(second):
+        return Reading(status="error", reason="the judge's log-probabilities are not numbers; try another dtype")
     if first > -math.inf or second > -math.inf:
         mass = min(math.exp(first) + math.exp(second), 1.0)
         return Reading(status=status, p_first=_sigmoid(first - second), choice_mass=mass)

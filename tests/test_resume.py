@@ -1,0 +1,189 @@
+"""Killed, interrupted, out of disk: nothing that was written is lost, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli, environment, made_pairs, write_lines
+from tests.stub_server import RunningStub, StubSettings
+
+
+def start(*arguments: object, limit_bytes: int | None = None) -> subprocess.Popen[str]:
+    """Start the command line in the background, in a process group of its own."""
+
+    def limit() -> None:
+        if limit_bytes is not None:
+            # A file that may not grow fails as one on a full disk does, on any machine and for any user.
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+    command = [sys.executable, "-m", "rlaif", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), preexec_fn=limit
+    )
+
+
+def answered(run: Path) -> int:
+    """How many judgments a run holds by now."""
+    try:
+        db = sqlite3.connect(f"file:{run}/judgments.db?mode=ro", uri=True)
+    except sqlite3.Error:
+        return 0
+    try:
+        return int(db.execute("SELECT count(*) FROM judgments").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+    finally:
+        db.close()
+
+
+def wait_for(run: Path, count: int, process: subprocess.Popen[str], timeout: float = 60) -> None:
+    """Wait until a run holds `count` judgments, or its process has ended."""
+    deadline = time.monotonic() + timeout
+    while answered(run) < count and process.poll() is None:
+        assert time.monotonic() < deadline, "the run makes no progress"
+        time.sleep(0.005)
+
+
+def kill_and_continue(run: Path, arguments: tuple[object, ...], total: int, seed: int) -> int:
+    """Kill a run at five random moments, continuing each time, then let it end; how many kills met it at work."""
+    draws = random.Random(seed)
+    met = 0
+    for moment in sorted(draws.randrange(total) for _ in range(5)):
+        process = start(*arguments)
+        wait_for(run, moment, process)
+        time.sleep(draws.uniform(0, 0.05))
+        met += process.poll() is None
+        process.kill()
+        process.communicate()
+    process = start(*arguments)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f"{total} judgments" in out
+    return met
+
+
+def test_killed_five_times_against_a_server(tmp_path: Path, rlaif: Cli) -> None:
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(100))
+    with RunningStub(StubSettings(delay_s=0.05)) as stub:
+        common = (data, "--base-url", stub.url, "--template", "direct", "--concurrency", "16")
+        assert rlaif("label", *common, "--out", tmp_path / "whole").returncode == 0
+        run = tmp_path / "killed"
+        assert kill_and_continue(run, ("label", *common, "--out", run), 600, seed=1) >= 3
+    assert (run / "labels.jsonl").read_bytes() == (tmp_path / "whole" / "labels.jsonl").read_bytes()
+    with sqlite3.connect(run / "judgments.db") as db:
+        assert db.execute("SELECT count(*) FROM completions").fetchone() == (600,)
+
+
+def test_killed_five_times_with_transformers(tmp_path: Path, tiny_judge: Path, rlaif: Cli) -> None:
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(80))
+    common = (data, "--judge", tiny_judge, "--engine", "transformers", "--max-tokens", "6", "--objective", "honesty")
+    assert rlaif("label", *common, "--out", tmp_path / "whole").returncode == 0
+    run = tmp_path / "killed"
+    assert kill_and_continue(run, ("label", *common, "--out", run), 160, seed=2) >= 3
+    assert (run / "labels.jsonl").read_bytes() == (tmp_path / "whole" / "labels.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_at_once_and_says_how_to_go_on(number: int, tmp_path: Path, rlaif: Cli) -> None:
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(60))
+    run = tmp_path / "run"
+    with RunningStub(StubSettings(delay_s=0.2)) as stub:
+        arguments = ("label", data, "--base-url", stub.url, "--template", "direct", "--concurrency", "8", "--out", run)
+        process = start(*arguments)
+        wait_for(run, 20, process)
+        process.send_signal(number)
+        sent = time.monotonic()
+        _, err = process.communicate(timeout=20)
+        assert time.monotonic() - sent < 2
+        assert process.returncode == 1
+        assert f"answers so far are kept in {run}. Give the same command to continue." in err
+        assert "Traceback" not in err
+        kept = answered(run)
+        assert 20 <= kept < 360
+    with RunningStub() as stub:
+        arguments = ("label", data, "--base-url", stub.url, "--template", "direct", "--out", run)
+        assert f"{360 - kept} asked, {kept} reused" in rlaif(*arguments).stdout
+
+
+def test_an_interrupt_while_a_model_computes(tmp_path: Path, tiny_judge: Path) -> None:
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(60))
+    run = tmp_path / "run"
+    process = start("label", data, "--judge", tiny_judge, "--engine", "transformers", "--max-tokens", "9", "--out", run)
+    wait_for(run, 64, process)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - sent < 2
+    assert process.returncode == 1
+    assert "Give the same command to continue." in err
+    assert answered(run) >= 64
+
+
+def test_a_disk_that_fills_up(tmp_path: Path, stub: RunningStub, rlaif: Cli) -> None:
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(300))
+    run = tmp_path / "run"
+    arguments = ("label", data, "--base-url", stub.url, "--template", "direct", "--out", run)
+    process = start(*arguments, limit_bytes=400_000)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.strip().count("\n") == 0, err
+    assert "free some space" in err
+    assert "what was committed is kept" in err
+    kept = answered(run)
+    assert 0 < kept < 1800
+    done = rlaif(*arguments)
+    assert f"1,800 judgments: {1800 - kept:,} asked, {kept:,} reused" in done.stdout, done.stderr
+
+
+def test_a_file_that_cannot_be_replaced(tmp_path: Path, pairs: Path, stub: RunningStub, rlaif: Cli) -> None:
+    """`labels.jsonl` cannot be written: one line, and the answers stay."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "labels.jsonl").mkdir()
+    arguments = ("label", pairs, "--base-url", stub.url, "--template", "direct", "--out", run)
+    done = rlaif(*arguments)
+    assert done.returncode == 1
+    assert f"{run}/labels.jsonl: cannot be written" in done.stderr
+    assert answered(run) == 72
+    (run / "labels.jsonl").rmdir()
+    assert "0 asked, 72 reused" in rlaif(*arguments).stdout
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, pairs: Path, stub: RunningStub, rlaif: Cli) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = rlaif("label", pairs, "--base-url", stub.url, "--out", tmp_path / "file" / "run")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file" / "run") in done.stderr
+    assert stub.state.count == 0
+    if os.geteuid() != 0:
+        return
+    read_only = Path("/proc/self/rlaif-run")
+    done = rlaif("label", pairs, "--base-url", stub.url, "--out", read_only)
+    assert done.returncode == 1
+    assert f"{read_only}: cannot be written" in done.stderr
+
+
+def test_two_processes_do_not_write_one_run(tmp_path: Path, rlaif: Cli) -> None:
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(60))
+    run = tmp_path / "run"
+    with RunningStub(StubSettings(delay_s=0.2)) as stub:
+        arguments = ("label", data, "--base-url", stub.url, "--template", "direct", "--concurrency", "8", "--out", run)
+        process = start(*arguments)
+        wait_for(run, 10, process)
+        second = rlaif(*arguments)
+        process.kill()
+        process.communicate()
+    assert second.returncode == 1
+    assert "another process is writing this run" in second.stderr
