@@ -48,6 +48,8 @@ FOLDED = """\
 """
 SWAPPED = "    question: Which helps more?\n    weight: 0.6\n"
 
+BY_TAG = ("    medical: {honest: 1}\n", "    sums: {helpful: 0.5, honest: 0.5}\n")
+
 
 def problems(text: str) -> list[str]:
     """Each line of the error, without the file's name."""
@@ -82,6 +84,9 @@ def test_a_file_is_loaded_like_a_shipped_one(tmp_path: Path) -> None:
         (("      - {id: true-things, text: Prefer what is true.}", FOLDED), True),
         (("floors: {honest: 0.2}", "floors:\n    honest: 2.0e-1"), True),
         (("    weight: 0.6\n    question: Which helps more?\n", SWAPPED), True),
+        (("sums: {helpful: 0.5, honest: 0.5}", "sums: {honest: 0.5, helpful: 0.5}"), True),
+        # The first entry that matches wins, so their order is a rule.
+        ((BY_TAG[0] + BY_TAG[1], BY_TAG[1] + BY_TAG[0]), False),
         (("weight: 0.6", "weight: 0.5"), False),
         (("Prefer the answer.", "Prefer the answer!"), False),
         (("version: 1.0.0", "version: 1.0.1"), False),

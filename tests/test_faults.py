@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,7 +144,7 @@ def test_a_request_that_breaks_the_server_abstains_with_its_reason(tmp_path: Pat
     rows[5]["prompt"] = "poison"
     data = write_lines(tmp_path / "pairs.jsonl", rows)
     with RunningStub(StubSettings(poison="poison")) as stub:
-        options = {"base_url": stub.url, "template": "direct", "objectives": ["honesty"]}
+        options: dict[str, Any] = {"base_url": stub.url, "template": "direct", "objectives": ["honesty"]}
         summary = package.label(data, tmp_path / "run", **options)
     assert (summary.pairs, summary.rejected, summary.abstained) == (7, 1, 2)
     (reject,) = read_lines(tmp_path / "run" / "rejects.jsonl")

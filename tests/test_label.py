@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_update_asks_only_what_an_edited_principle_touches(stub: RunningStub, pa
     before = {line["id"]: line["labels"] for line in read_lines(tmp_path / "run" / "labels.jsonl")}
     constitution.write_text(text.replace("insults, mocks or demeans nobody", "mocks nobody"))
     asked_before = len(stub.state.bodies)
-    options = {"base_url": stub.url, "template": "direct", "constitution": constitution, "update": True}
+    options: dict[str, Any] = {"base_url": stub.url, "template": "direct", "constitution": constitution, "update": True}
     summary = package.label(pairs, tmp_path / "run", **options)
     # 12 pairs, 2 orders, 1 objective of 3 shows the principle.
     assert (summary.asked, summary.reused, summary.judgments) == (24, 48, 72)
@@ -117,7 +118,12 @@ def test_update_with_sampled_principles_asks_what_drew_the_edited_one(stub: Runn
     constitution = tmp_path / "mine.yaml"
     text = (Path(__file__).parent.parent / "constitutions" / "hhh.yaml").read_text()
     constitution.write_text(text)
-    options = {"base_url": stub.url, "template": "direct", "constitution": constitution, "principles": "sample"}
+    options: dict[str, Any] = {
+        "base_url": stub.url,
+        "template": "direct",
+        "constitution": constitution,
+        "principles": "sample",
+    }
     package.label(data, tmp_path / "run", **options)
     with sqlite3.connect(tmp_path / "run" / "judgments.db") as db:
         drawn = dict(db.execute("SELECT principle, count(*) FROM judgments GROUP BY principle").fetchall())
@@ -130,14 +136,14 @@ def test_update_with_sampled_principles_asks_what_drew_the_edited_one(stub: Runn
 
 def test_removed_objectives_leave_the_judgments(stub: RunningStub, pairs: Path, tmp_path: Path) -> None:
     package.label(pairs, tmp_path / "run", base_url=stub.url, template="direct")
-    options = {"base_url": stub.url, "template": "direct", "update": True}
+    options: dict[str, Any] = {"base_url": stub.url, "template": "direct", "update": True}
     summary = package.label(pairs, tmp_path / "run", objectives=["honesty"], **options)
     assert (summary.asked, summary.judgments) == (0, 24)
     assert read_lines(tmp_path / "run" / "labels.jsonl")[0]["labels"].keys() == {"honesty"}
 
 
 def test_samples_are_separate_questions(stub: RunningStub, pairs: Path, tmp_path: Path) -> None:
-    options = {"base_url": stub.url, "samples": 3, "temperature": 0.7, "objectives": ["honesty"]}
+    options: dict[str, Any] = {"base_url": stub.url, "samples": 3, "temperature": 0.7, "objectives": ["honesty"]}
     summary = package.label(pairs, tmp_path / "run", **options)
     assert summary.judgments == 12 * 2 * 3
     seeds = {body["seed"] for body in stub.state.bodies if body.get("stop")}

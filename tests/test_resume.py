@@ -112,8 +112,8 @@ def test_an_interrupt_ends_at_once_and_says_how_to_go_on(number: int, tmp_path: 
         kept = answered(run)
         assert 20 <= kept < 360
     with RunningStub() as stub:
-        arguments = ("label", data, "--base-url", stub.url, "--template", "direct", "--out", run)
-        assert f"{360 - kept} asked, {kept} reused" in rlaif(*arguments).stdout
+        done = rlaif("label", data, "--base-url", stub.url, "--template", "direct", "--out", run)
+        assert f"{360 - kept} asked, {kept} reused" in done.stdout
 
 
 def test_an_interrupt_while_a_model_computes(tmp_path: Path, tiny_judge: Path) -> None:

@@ -87,7 +87,10 @@ class Constitution(Frozen):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content: the same for the same rules, however the file is laid out."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        values = self.model_dump(mode="json")
+        # The one place where order means something: the first entry that matches wins.
+        values["aggregation"]["by_tag"] = list(values["aggregation"]["by_tag"].items())
+        canonical = json.dumps(values, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def weights_for(self, tags: Mapping[str, object]) -> dict[str, float]:

@@ -1,9 +1,8 @@
-"""What an engine is, how a model is named and fingerprinted, and which engine `auto` takes."""
+"""What an engine is, and how a model is named and fingerprinted."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -92,39 +91,6 @@ def _cached_commit(model: str) -> str | None:
 
     found = try_to_load_from_cache(model, "config.json")
     return Path(found).parent.name if isinstance(found, str) else None
-
-
-def choose_engine(name: EngineName, base_url: str | None) -> EngineKind:
-    """Resolve `auto`: a server when one is named, vLLM when it is installed and can run here, else transformers.
-
-    Raises:
-        InputError: the options contradict each other.
-    """
-    if name == "server" and not base_url:
-        raise InputError("--engine server needs --base-url, as in --base-url http://127.0.0.1:8000.")
-    if base_url and name not in ("auto", "server"):
-        raise InputError(f"--base-url goes with --engine server, not with --engine {name}; drop one of the two.")
-    if name != "auto":
-        return name
-    if base_url:
-        return "server"
-    return "vllm" if vllm_can_run() else "transformers"
-
-
-def vllm_can_run() -> bool:
-    """Tell whether vLLM is installed and finds a platform here that it supports."""
-    if importlib.util.find_spec("vllm") is None:
-        return False
-    try:
-        from rlaif.engines.vllm import quiet_vllm
-
-        quiet_vllm()
-        from vllm.platforms import current_platform
-
-        return bool(current_platform.device_type)
-    except Exception:
-        # A vLLM that cannot even be imported cannot run here.
-        return False
 
 
 class EngineArgs:

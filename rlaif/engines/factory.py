@@ -1,7 +1,8 @@
-"""Make the engine that the settings ask for; each brings its own heavy imports."""
+"""Choose and make the engine that the settings ask for; each brings its own heavy imports."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 
 from rlaif.engines.base import (
@@ -10,12 +11,44 @@ from rlaif.engines.base import (
     EngineKind,
     EngineName,
     ModelIdentity,
-    choose_engine,
     identify,
 )
 from rlaif.errors import InputError
 
 STARTER = "starter"
+
+
+def choose_engine(name: EngineName, base_url: str | None) -> EngineKind:
+    """Resolve `auto`: a server when one is named, vLLM when it is installed and can run here, else transformers.
+
+    Raises:
+        InputError: the options contradict each other.
+    """
+    if name == "server" and not base_url:
+        raise InputError("--engine server needs --base-url, as in --base-url http://127.0.0.1:8000.")
+    if base_url and name not in ("auto", "server"):
+        raise InputError(f"--base-url goes with --engine server, not with --engine {name}; drop one of the two.")
+    if name != "auto":
+        return name
+    if base_url:
+        return "server"
+    return "vllm" if vllm_can_run() else "transformers"
+
+
+def vllm_can_run() -> bool:
+    """Tell whether vLLM is installed and finds a platform here that it supports."""
+    if importlib.util.find_spec("vllm") is None:
+        return False
+    try:
+        from rlaif.engines.vllm import quiet_vllm
+
+        quiet_vllm()
+        from vllm.platforms import current_platform
+
+        return bool(current_platform.device_type)
+    except Exception:
+        # A vLLM that cannot even be imported cannot run here.
+        return False
 
 
 def resolve_model(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import closing, nullcontext
 
 from rlaif.data.pairs import Reject
-from rlaif.engines.base import choose_engine
 from rlaif.engines.chat import ChatTokenizer
-from rlaif.engines.factory import resolve_model
+from rlaif.engines.factory import choose_engine, resolve_model
 from rlaif.errors import InputError
 from rlaif.labeling.ask import chunks
 from rlaif.labeling.run import LabelRun

@@ -71,7 +71,8 @@ def fold_overall(
     total = sum(weights[name] for name in probabilities)
     p_a = sum(weights[name] * p for name, p in probabilities.items()) / total if total > 0 else None
     method = constitution.aggregation.method
-    pareto = pareto_verdict(list(probabilities.values()))
+    # An objective of weight 0 is turned off, also for the Pareto comparison.
+    pareto = pareto_verdict([p for name, p in probabilities.items() if weights[name] > 0])
     floors: tuple[str, ...] = ()
     if p_a is not None and method == "weighted":
         p_a, floors = _hold_floors(p_a, probabilities, constitution.aggregation.floors)
