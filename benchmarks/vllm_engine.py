@@ -3,7 +3,7 @@
     .venv-vllm/bin/python -m benchmarks.vllm_engine [--pairs 100] [--hidden 512] [--layers 8] [--max-tokens 32]
 
 `make vllm-test` sets up its virtual environment. Overhead: the pipeline of `rlaif label` (reading, rendering,
-tokenizing, ledger, labels) with vLLM in this process, against bare `LLM.generate` on the very token sequences that rlaif sent,
+tokenizing, ledger, labels) with vLLM in this process, against bare `LLM.generate` on the very token sequences it sent,
 rationales first, then verdicts. Both on the same engine, in turn, each after its prefix cache was cleared. Prefix
 sharing: vLLM's own counters of prompt tokens, and of those that its cache held, for three objectives and both orders.
 """
