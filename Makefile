@@ -8,7 +8,7 @@ DEMO := demo
 .PHONY: demo test lint types tests vllm-test bench clean
 
 $(BIN)/.installed: pyproject.toml constraints-cpu.txt
-	$(PYTHON) -c 'import sys; sys.exit("rlaif needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -c 'import sys; sys.exit("rlaif needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints-cpu.txt -e '.[dev]'

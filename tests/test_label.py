@@ -190,7 +190,7 @@ def test_strict_stops_before_any_work(stub: RunningStub, rlaif: Cli, tmp_path: P
     assert stub.state.count == 0
     done = rlaif("label", data, "--base-url", stub.url, "--out", run, "--template", "direct")
     assert done.returncode == 0
-    assert "3 pairs labelled, 1 rows rejected" in done.stdout
+    assert "3 pairs labelled, 1 row rejected" in done.stdout
     (reject,) = read_lines(run / "rejects.jsonl")
     assert (reject["line"], reject["row"]["id"]) == (4, "x")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rlaif.cli.options import data_options, engine_options, json_option, progress
+from rlaif.cli.options import counted, data_options, engine_options, json_option, progress
 
 
 @click.command("label", short_help="Label preference data with a judge and a constitution.")
@@ -103,7 +103,7 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
             click.echo(plan.model_dump_json())
             return
         about = "" if plan.tokens_exact else "about "
-        click.echo(f"{plan.pairs:,} pairs, {plan.rejected:,} rows that cannot be used")
+        click.echo(f"{counted(plan.pairs, 'pair')}, {counted(plan.rejected, 'row')} that cannot be used")
         click.echo(f"{plan.requests:,} requests, {plan.answered:,} answered already, {plan.to_ask:,} to ask")
         click.echo(f"{about}{plan.prompt_tokens:,} prompt tokens, at most {plan.most_new_tokens:,} new tokens")
         return
@@ -112,7 +112,10 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
     if as_json:
         click.echo(summary.model_dump_json())
         return
-    click.echo(f"{summary.pairs:,} pairs labelled, {summary.rejected:,} rows rejected -> {summary.run}/labels.jsonl")
+    click.echo(
+        f"{counted(summary.pairs, 'pair')} labelled, {counted(summary.rejected, 'row')} rejected "
+        f"-> {summary.run}/labels.jsonl"
+    )
     click.echo(
         f"{summary.judgments:,} judgments: {summary.asked:,} asked, {summary.reused:,} reused, "
         f"{summary.abstained:,} abstained"
@@ -120,7 +123,7 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
     if summary.rejected:
         click.echo(f"Why rows were rejected, with their lines: {summary.run}/rejects.jsonl", err=True)
     for reason, count in summary.reasons:
-        click.echo(f"Abstained {count:,} times: {reason}", err=True)
+        click.echo(f"Abstained {counted(count, 'time')}: {reason}", err=True)
     truncated = summary.statuses.get("truncated", 0)
     if truncated:
         click.echo(

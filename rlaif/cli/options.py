@@ -77,6 +77,11 @@ def data_options(command: _F) -> _F:
     return command
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `1,200 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

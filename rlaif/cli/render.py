@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.rule import Rule
@@ -24,21 +23,23 @@ def render_pair(pair_id: str, label: dict[str, Any] | None, judgments: Sequence[
     if label is not None:
         turns = [Text.assemble((f"{turn['role']}: ", "bold"), turn["content"]) for turn in label["prompt"]]
         console.print(Panel(Group(*turns), title="prompt", title_align="left"))
-        console.print(_side_by_side(("response a", label["response_a"]), ("response b", label["response_b"])))
+        responses = (("response a", label["response_a"]), ("response b", label["response_b"]))
+        # Text, not markup: a response with [brackets] is shown as it is.
+        panels = [Panel(Text(text or "(empty)"), title=title, title_align="left") for title, text in responses]
+        console.print(_side_by_side(panels))
         console.print(_labels(label))
-    for objective in dict.fromkeys(judgment.objective for judgment in judgments):
+    asked = dict.fromkeys(judgment.objective for judgment in judgments)
+    for objective in [name for name in label["labels"] if name in asked] if label else asked:
         mine = [judgment for judgment in judgments if judgment.objective == objective]
         for sample in dict.fromkeys(judgment.sample for judgment in mine):
-            shown = [judgment for judgment in mine if judgment.sample == sample]
-            console.print(Columns([_judgment(one) for one in shown], equal=True, expand=True))
+            console.print(_side_by_side([_judgment(one) for one in mine if one.sample == sample]))
 
 
-def _side_by_side(*texts: tuple[str, str]) -> RenderableType:
-    table = Table.grid(expand=True, padding=(0, 1))
-    for _ in texts:
+def _side_by_side(panels: Sequence[RenderableType]) -> RenderableType:
+    table = Table.grid(expand=True)
+    for _ in panels:
         table.add_column(ratio=1)
-    # Text, not markup: a response with [brackets] is shown as it is.
-    table.add_row(*(Panel(Text(text or "(empty)"), title=title, title_align="left") for title, text in texts))
+    table.add_row(*panels)
     return table
 
 

@@ -1,0 +1,112 @@
+"""What a user types and reads: help, errors of one line, the other commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlaif.cli.main import cli
+from tests.conftest import Cli, made_pairs, write_lines
+from tests.stub_server import RunningStub
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples" / "pairs.jsonl"
+
+
+def leaf_commands() -> list[tuple[str, ...]]:
+    """Every command that does something."""
+    return [("label",), ("generate",), ("show",), ("prompt", "show")]
+
+
+def test_the_commands_are_those_of_the_contract() -> None:
+    assert set(cli.commands) == set()  # all lazy
+    assert {name for name, *_ in leaf_commands()} == set(cli.list_commands(None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("command", leaf_commands())
+def test_every_command_has_help_with_an_example(command: tuple[str, ...], rlaif: Cli) -> None:
+    done = rlaif(*command, "--help")
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+    assert f"rlaif {' '.join(command)}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["label", "missing.jsonl", "--out", "x"], "missing.jsonl: no such file"),
+        (["label", str(EXAMPLES), "--out", "x"], "this version has no built-in judge yet"),
+        (["label", str(EXAMPLES), "--out", "x", "--constitution", "hh"], "Did you mean hhh?"),
+        (["label", str(EXAMPLES), "--out", "x", "--template", "directt"], "Did you mean direct?"),
+        (["label", str(EXAMPLES), "--out", "x", "--objective", "beauty"], "has the objectives helpfulness"),
+        (["label", str(EXAMPLES), "--out", "x", "--judge", "./none"], "no such model folder"),
+        (["label", str(EXAMPLES), "--out", "x", "--judge", str(ROOT / "docs")], "no config.json"),
+        (["label", str(EXAMPLES), "--out", "x", "--engine", "server"], "needs --base-url"),
+        (["label", str(EXAMPLES), "--out", "x", "--columns", "answer=x"], "expected NAME=COLUMN"),
+        (["label", str(EXAMPLES), "--out", "x", "--engine-arg", "dtype"], "expected NAME=VALUE"),
+        (["label", str(EXAMPLES), "--out", "x", "--samples", "0"], "--samples"),
+        (["show", "nowhere"], "no manifest.json"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_a_mistake_is_answered_by_one_line(arguments: list[str], expected: str, rlaif: Cli) -> None:
+    done = rlaif(*arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_constitution_s_problems_are_told_with_their_lines(stub: RunningStub, rlaif: Cli, tmp_path: Path) -> None:
+    text = (ROOT / "constitutions" / "hhh.yaml").read_text()
+    broken = tmp_path / "mine.yaml"
+    broken.write_text(text.replace("weight: 0.2", "wieght: 0.2").replace("floors: {harmlessness", "floors: {harm"))
+    done = rlaif("label", EXAMPLES, "--out", tmp_path / "x", "--base-url", stub.url, "--constitution", broken)
+    assert done.returncode == 2
+    lines = broken.read_text().splitlines()
+    wrong_key = next(n for n, line in enumerate(lines, 1) if "wieght" in line)
+    wrong_floor = next(n for n, line in enumerate(lines, 1) if "floors" in line)
+    assert f"{broken}:{wrong_key}: unknown key wieght" in done.stderr
+    assert "Did you mean 'weight'?" in done.stderr
+    assert f"{broken}:{wrong_floor}: floors names 'harm'" in done.stderr
+
+
+def test_show_prints_a_pair_side_by_side(stub: RunningStub, rlaif: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert rlaif("label", EXAMPLES, "--base-url", stub.url, "--out", run).returncode == 0
+    shown = rlaif("show", run, "tides").stdout
+    for text in ("Why are there tides?", "helpfulness, a shown first", "helpfulness, b shown first", "overall"):
+        assert text in shown
+    value = json.loads(rlaif("show", run, "tides", "--json").stdout)
+    assert value["label"]["id"] == "tides"
+    assert len(value["judgments"]) == 6
+    assert "judgments: 36" in rlaif("show", run).stdout
+    missing = rlaif("show", run, "nobody")
+    assert missing.returncode == 2
+    assert "holds no pair 'nobody'" in missing.stderr
+
+
+def test_prompt_show_prints_what_the_judge_is_sent(stub: RunningStub, rlaif: Cli, tmp_path: Path) -> None:
+    arguments = ("prompt", "show", "direct", "--constitution", "hhh", "--pair", EXAMPLES, "--json")
+    shown = json.loads(rlaif(*arguments).stdout)
+    assert [request["objective"] for request in shown] == ["helpfulness", "harmlessness", "honesty"]
+    data = write_lines(tmp_path / "one.jsonl", [json.loads(EXAMPLES.read_text().splitlines()[0])])
+    assert (
+        rlaif("label", data, "--base-url", stub.url, "--template", "direct", "--out", tmp_path / "run").returncode == 0
+    )
+    sent = [body["messages"] for body in stub.state.bodies if body.get("continue_final_message")]
+    for request in shown:
+        assert [*request["messages"], {"role": "assistant", "content": "Verdict:"}] in sent
+    text = rlaif(*arguments[:-1], "--order", "ba", "--objective", "honesty").stdout
+    assert "=== honesty, order ba" in text
+    assert text.index("Because the wind blows") < text.index("Mostly because the Moon")
+
+
+def test_results_go_to_stdout_and_nothing_else_does(stub: RunningStub, rlaif: Cli, tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(3))
+    done = rlaif("label", data, "--base-url", stub.url, "--template", "direct", "--out", tmp_path / "run", "--json")
+    summary = json.loads(done.stdout)
+    assert (summary["pairs"], summary["judgments"]) == (3, 18)
+    assert done.stderr == ""  # no progress where stderr is no terminal
