@@ -49,8 +49,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture
-def rlaif() -> Cli:
+@pytest.fixture(name="rlaif")
+def rlaif_command() -> Cli:
     """Run the command line in a process of its own: `rlaif("label", "pairs.jsonl", "--out", run)`."""
 
     def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:

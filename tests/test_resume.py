@@ -4,55 +4,16 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli, environment, made_pairs, write_lines
+from tests.conftest import Cli, made_pairs, write_lines
+from tests.processes import answered, start, wait_for
 from tests.stub_server import RunningStub, StubSettings
-
-
-def start(*arguments: object, limit_bytes: int | None = None) -> subprocess.Popen[str]:
-    """Start the command line in the background, in a process group of its own."""
-
-    def limit() -> None:
-        if limit_bytes is not None:
-            # A file that may not grow fails as one on a full disk does, on any machine and for any user.
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-
-    command = [sys.executable, "-m", "rlaif", *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), preexec_fn=limit
-    )
-
-
-def answered(run: Path) -> int:
-    """How many judgments a run holds by now."""
-    try:
-        db = sqlite3.connect(f"file:{run}/judgments.db?mode=ro", uri=True)
-    except sqlite3.Error:
-        return 0
-    try:
-        return int(db.execute("SELECT count(*) FROM judgments").fetchone()[0])
-    except sqlite3.Error:
-        return 0
-    finally:
-        db.close()
-
-
-def wait_for(run: Path, count: int, process: subprocess.Popen[str], timeout: float = 60) -> None:
-    """Wait until a run holds `count` judgments, or its process has ended."""
-    deadline = time.monotonic() + timeout
-    while answered(run) < count and process.poll() is None:
-        assert time.monotonic() < deadline, "the run makes no progress"
-        time.sleep(0.005)
 
 
 def kill_and_continue(run: Path, arguments: tuple[object, ...], total: int, seed: int) -> int:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 _BREAKS = (BREAK, "\u2060", " ")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
+# White space that a vocabulary may join to a choice.
+SPACES = ("", " ", "\t", "\n", "  ", "\n\n")
 
 
 def is_thinking(text: str, opened: bool = False) -> bool:
@@ -36,12 +39,17 @@ def before_verdict(rationale: str, marker: str, *, thought_opened: bool = False)
 
 
 def cut_at_verdict(text: str, marker: str, *, thought_opened: bool = False) -> tuple[str, bool]:
-    """Cut a judge's text at the marker it wrote in its answer; also tell whether there was one."""
-    answer = text.rfind(THINK_CLOSE) + len(THINK_CLOSE) if THINK_CLOSE in text else 0
-    if not answer and is_thinking(text, thought_opened):
-        return text, False
-    place = text.find(marker, answer)
+    """Cut a judge's text at the first marker outside its thoughts; also tell whether there was one."""
+    # A thought may end that no `<think>` in the text began: then the prompt opened it.
+    opened = thought_opened or THINK_CLOSE in text.partition(THINK_OPEN)[0]
+    place = text.find(marker)
+    while place >= 0 and is_thinking(text[:place], opened):
+        place = text.find(marker, place + 1)
     return (text[:place], True) if place >= 0 else (text, False)
+
+
+class RefusedMessages(RunError):
+    """A chat template does not take a conversation."""
 
 
 class ChatTokenizer:
@@ -56,12 +64,14 @@ class ChatTokenizer:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self._has_template = bool(getattr(tokenizer, "chat_template", None))
-        special = set(tokenizer.get_added_vocab()) | set(tokenizer.all_special_tokens)
+        # A word that was added to the vocabulary is text; a token of a format has a sign in it, or is special.
+        added = {token for token in tokenizer.get_added_vocab() if not token.isalnum()}
+        special = added | set(tokenizer.all_special_tokens)
         tokens = sorted((re.escape(token) for token in special if token.strip()), key=len, reverse=True)
         self._special = re.compile("|".join(tokens)) if tokens else None
         self._think = {THINK_OPEN, THINK_CLOSE}
         self._break = self._find_break(special)
-        self._takes_system = self._probe_system()
+        self._takes = {role: self._probe(role) for role in ("system", "developer")}
         self._choice_ids: dict[str, list[int]] = {}
         longest = max((len(token) for token in tokenizer.get_vocab()), default=1)
         self._most_chars = self.max_length * longest
@@ -105,23 +115,28 @@ class ChatTokenizer:
         """Break up this tokenizer's special tokens where a text spells them out."""
         if self._special is None:
             return text
+        if self._break != BREAK:
+            # The tokenizer drops invisible characters, and with them what would break a token up.
+            text = _INVISIBLE.sub(self._break, text)
 
         def broken(match: re.Match[str]) -> str:
             token = match.group()
             if keep_thinking and token in self._think:
                 return token
+            if len(token) == 1:
+                return self._break
             return break_up(match) if self._break == BREAK else token[0] + self._break + token[1:]
 
         return self._special.sub(broken, text)
 
-    def _probe_system(self) -> bool:
-        probe = [{"role": "system", "content": "rlaif-probe"}, {"role": "user", "content": "hello"}]
+    def _probe(self, role: str) -> bool:
+        probe = [{"role": role, "content": "rlaif-probe"}, {"role": "user", "content": "hello"}]
         if not self._has_template:
             return False
         try:
             return "rlaif-probe" in self._apply(probe)
         except Exception:
-            # Templates without a system role raise their own errors.
+            # Templates without such a role raise their own errors.
             return False
 
     def _apply(self, messages: list[dict[str, str]], **options: Any) -> str:
@@ -132,9 +147,14 @@ class ChatTokenizer:
         """Render messages up to where the assistant's turn begins.
 
         `thinking=False` asks templates that have the switch for an answer without a thought.
+
+        Raises:
+            RefusedMessages: the template takes no such conversation.
         """
         turns = [{"role": turn.role, "content": self.neutral(turn.content)} for turn in messages]
-        if not self._takes_system and len(turns) > 1 and turns[0]["role"] in ("system", "developer"):
+        if turns[0]["role"] == "developer" and not self._takes["developer"]:
+            turns[0]["role"] = "system"
+        if len(turns) > 1 and not self._takes.get(turns[0]["role"], True):
             system, first, *rest = turns
             turns = [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
         if not self._has_template:
@@ -144,7 +164,7 @@ class ChatTokenizer:
             return self._apply(turns) if thinking else self._apply(turns, enable_thinking=False)
         except Exception as error:
             fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise RunError(f"the judge's chat template refuses the messages ({fact}); use a chat model.") from None
+            raise RefusedMessages(f"the chat template refuses the messages ({fact}); use a chat model.") from None
 
     def request_text(self, request: JudgeRequest) -> str:
         """Render a request's prompt; a given rationale is read without a thought before it."""
@@ -158,9 +178,9 @@ class ChatTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode rendered texts, special tokens in them included, none added."""
-        # A text that cannot fit is not worth minutes of tokenizing: one id too many says as much.
         if not texts:
             return []
+        # A text that cannot fit is not worth minutes of tokenizing: one id too many says as much.
         fits = [text if len(text) <= self._most_chars else "" for text in texts]
         encoded = self.tokenizer(fits, add_special_tokens=False)["input_ids"]
         too_long = [0] * (self.max_length + 1)
@@ -183,11 +203,13 @@ class ChatTokenizer:
         """
         if choice not in self._choice_ids:
             special = set(self.tokenizer.all_special_ids)
-            near = (
+            near = {
                 i
                 for token, i in self.tokenizer.get_vocab().items()
                 if choice in token and len(token) <= len(choice) + 8
-            )
+            }
+            # A byte-level vocabulary writes letters beyond ASCII in its own way: those are found by encoding.
+            near.update(i for space in SPACES for i in self._encode(space + choice))
             found = [i for i in near if i not in special and self.decode([i]).strip() == choice]
             if not found:
                 raise RunError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+_LEAST = 1e-6
+
 
 def log_sum_exp(logprobs: Sequence[float]) -> float:
     """Log of the summed probabilities, natural logarithms."""
@@ -15,12 +17,15 @@ def log_sum_exp(logprobs: Sequence[float]) -> float:
 
 
 def with_bounds(found: Mapping[str, float], choices: Sequence[str], listed: Sequence[float]) -> dict[str, float]:
-    """Give a choice that a top-k list leaves out its upper bound, the least log-probability on the list.
+    """Give a choice that a top-k list leaves out its upper bound.
 
-    Only where another choice is listed: then the verdict is known to lean at least so far, and stays short of 0 or 1.
-    With none listed nothing was read.
+    That is the least probability on the list, or what the list leaves over if that is less. Only where another choice
+    is listed: then the verdict is known to lean at least so far, and stays short of 0 or 1. With none listed nothing
+    was read.
     """
     if not found or not listed:
         return dict(found)
-    least = min(listed)
-    return {choice: found.get(choice, least) for choice in choices}
+    # Rounding may bring the sum to 1 or above.
+    left_over = max(1.0 - sum(map(math.exp, listed)), _LEAST)
+    bound = min(min(listed), math.log(left_over))
+    return {choice: found.get(choice, bound) for choice in choices}

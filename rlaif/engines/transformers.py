@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
+from transformers import AutoModelForCausalLM, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 from transformers import logging as transformers_logging
 
 from rlaif.engines.base import EngineArgs, ModelIdentity
-from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, cut_at_verdict
+from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, RefusedMessages, cut_at_verdict
 from rlaif.errors import InputError, RunError
 from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KNOWN_ARGS = ("dtype", "device", "max_model_len", "batch_tokens", "revision", "trust_remote_code")
 # Under this size a bf16 step is bound by overhead, and the casts cost more than the arithmetic saves.
 _BF16_CPU_PARAMETERS = 100_000_000
@@ -22,23 +23,26 @@ _ATOMIC_BATCH = 64
 
 
 class _AtMarker(StoppingCriteria):
-    """Stops each row once its answer holds the verdict marker."""
+    """Stops each row once its answer holds the verdict marker; `lengths` says after how many tokens."""
 
     def __init__(self, chat: ChatTokenizer, markers: Sequence[str], opened: Sequence[bool], prompt_length: int) -> None:
         self._chat = chat
         self._markers, self._opened = markers, opened
+        # A marker has at most a token a byte; two more, as a token may begin or end inside it.
+        self._window = max(len(marker.encode()) for marker in markers) + 2
         self._start = prompt_length
         self._done = [False] * len(markers)
+        self.lengths: dict[int, int] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         for row, marker in enumerate(self._markers):
             if marker and not self._done[row]:
-                tail = self._chat.decode(
-                    input_ids[row, max(self._start, input_ids.shape[1] - len(marker) - 2) :].tolist()
-                )
-                if marker in tail:
+                begin = max(self._start, input_ids.shape[1] - self._window)
+                if marker in self._chat.decode(input_ids[row, begin:].tolist()):
                     whole = self._chat.decode(input_ids[row, self._start :].tolist(), skip_special=True)
                     self._done[row] = cut_at_verdict(whole, marker, thought_opened=self._opened[row])[1]
+                    if self._done[row]:
+                        self.lengths[row] = input_ids.shape[1] - self._start
         return torch.tensor(self._done, device=input_ids.device)
 
 
@@ -67,7 +71,12 @@ class TransformersEngine:
         args.none_left(self.name, KNOWN_ARGS)
         transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._device = torch.device(_best_device() if device == "auto" else device)
+        try:
+            self._device = torch.device(_best_device() if device == "auto" else device)
+            torch.empty(1, device=self._device)
+        except (RuntimeError, AssertionError) as error:
+            fact = str(error).strip().splitlines()[0]
+            raise InputError(f"--engine-arg device={device}: not usable here ({fact}); expected auto or cpu.") from None
         self._batch_tokens = batch_tokens or (65_536 if self._device.type == "cuda" else 16_384)
         self._chat = ChatTokenizer.load(model.name, max_length or None, **hub)
         self._chat.tokenizer.padding_side = "left"
@@ -75,6 +84,7 @@ class TransformersEngine:
         self._pad = self._chat.tokenizer.eos_token_id if self._pad is None else self._pad
         self._pad = 0 if self._pad is None else self._pad
         self._model = self._load(model.name, dtype, hub)
+        self._stop_ids = self._untilt()
         self.details: Mapping[str, Any] = {
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": self._device.type,
@@ -83,14 +93,14 @@ class TransformersEngine:
         }
 
     def _load(self, name: str, dtype: str, hub: dict[str, Any]) -> Any:
-        wanted = getattr(torch, dtype, None) if dtype != "auto" else torch.float32
-        if not isinstance(wanted, torch.dtype):
+        wanted = _DTYPES.get(dtype, torch.float32)
+        if dtype != "auto" and dtype not in _DTYPES:
             raise InputError(f"--engine-arg dtype={dtype}: expected auto, float32, bfloat16 or float16.")
         if dtype == "auto" and self._device.type != "cpu":
             wanted = torch.bfloat16
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=wanted, **hub)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:
             fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(
                 f"{name}: the model cannot be loaded ({fact}); a judge is a causal language model."
@@ -98,6 +108,16 @@ class TransformersEngine:
         if dtype == "auto" and self._device.type == "cpu" and _bf16_pays_on_cpu(model.num_parameters()):
             model = model.to(torch.bfloat16)
         return model.to(self._device).eval()
+
+    def _untilt(self) -> set[int]:
+        """Keep of the model's own generation settings what ends an answer: no penalty is to tilt the judge."""
+        own = self._model.generation_config
+        ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+        stop_ids = {end for end in [*ends, self._chat.tokenizer.eos_token_id] if isinstance(end, int)}
+        settings = {"bos_token_id": own.bos_token_id, "cache_implementation": own.cache_implementation}
+        settings |= {"eos_token_id": sorted(stop_ids) or None, "pad_token_id": self._pad}
+        self._model.generation_config = GenerationConfig(**settings)
+        return stop_ids
 
     def complete(self, requests: Iterable[JudgeRequest]) -> Iterator[Completion]:
         """Answer requests in groups of `atomic_batch`; see `Engine.complete`."""
@@ -110,7 +130,16 @@ class TransformersEngine:
         yield from self._complete_group(group)
 
     def _complete_group(self, group: Sequence[JudgeRequest]) -> Iterator[Completion]:
-        prompts = {request.key: self._chat.request_text(request) for request in group}
+        prompts: dict[str, str] = {}
+        for request in group:
+            try:
+                prompts[request.key] = self._chat.request_text(request)
+            except RefusedMessages as error:
+                if request.choices:
+                    raise
+                # A policy is asked what the data holds; one odd conversation does not end the run.
+                yield Completion(key=request.key, error=str(error), finish_reason="error")
+        group = [request for request in group if request.key in prompts]
         ids = dict(zip(prompts, self._chat.encode(list(prompts.values())), strict=True))
         written: dict[str, tuple[str, FinishReason, int]] = {}
         to_write: list[tuple[JudgeRequest, int]] = []
@@ -130,8 +159,14 @@ class TransformersEngine:
         to_read = [by_key[key] for key in written if by_key[key].choices]
         texts = [self._chat.verdict_text(r, prompts[r.key], written[r.key][0]) for r in to_read]
         read_ids = dict(zip((r.key for r in to_read), self._chat.encode(texts), strict=True))
+        for request in to_read:
+            # A given rationale may be of any length.
+            if fault := self._chat.too_long(len(read_ids[request.key]), 1):
+                text = written.pop(request.key)[0]
+                del read_ids[request.key]
+                yield Completion(key=request.key, rationale=text, error=fault, finish_reason="error")
         readings: dict[str, dict[str, float]] = {}
-        for chosen in self._batches([(request, 0) for request in to_read], read_ids):
+        for chosen in self._batches([(request, 0) for request in to_read if request.key in read_ids], read_ids):
             readings.update(self._read(chosen, read_ids))
         for key, (text, reason, tokens) in written.items():
             read = len(read_ids.get(key, ()))
@@ -163,14 +198,13 @@ class TransformersEngine:
         self, batch: list[tuple[JudgeRequest, int]], prompts: Mapping[str, str], ids: Mapping[str, list[int]]
     ) -> dict[str, tuple[str, FinishReason, int]]:
         try:
-            rows = self._generate(batch, prompts, ids)
+            rows, lengths = self._generate(batch, prompts, ids)
         except torch.OutOfMemoryError:
             return self._halved(batch, lambda half: self._write(half, prompts, ids))
         done = {}
-        stop_ids = self._stop_ids()
-        for (request, limit), row in zip(batch, rows, strict=True):
-            tokens = row[:limit]
-            ended = next((n for n, token in enumerate(tokens) if token in stop_ids), None)
+        for place, ((request, limit), row) in enumerate(zip(batch, rows, strict=True)):
+            tokens = row[: min(limit, lengths.get(place, limit))]
+            ended = next((n for n, token in enumerate(tokens) if token in self._stop_ids), None)
             text = self._chat.decode(tokens[:ended], skip_special=True)
             opened = prompts[request.key].rstrip().endswith(THINK_OPEN)
             marked = False
@@ -182,14 +216,15 @@ class TransformersEngine:
 
     def _generate(
         self, batch: list[tuple[JudgeRequest, int]], prompts: Mapping[str, str], ids: Mapping[str, list[int]]
-    ) -> list[list[int]]:
+    ) -> tuple[list[list[int]], dict[int, int]]:
         inputs, mask = self._padded([ids[request.key] for request, _ in batch])
         markers = [request.verdict_prefix if request.choices else "" for request, _ in batch]
         opened = [prompts[request.key].rstrip().endswith(THINK_OPEN) for request, _ in batch]
         temperature = batch[0][0].temperature
-        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+        at_marker = _AtMarker(self._chat, markers, opened, inputs.shape[1])
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices=devices):
             # One generator serves a batch, so its seed follows from every request in it.
@@ -199,18 +234,11 @@ class TransformersEngine:
                 input_ids=inputs,
                 attention_mask=mask,
                 max_new_tokens=max(limit for _, limit in batch),
-                pad_token_id=self._pad,
-                stopping_criteria=StoppingCriteriaList([_AtMarker(self._chat, markers, opened, inputs.shape[1])]),
+                stopping_criteria=StoppingCriteriaList([at_marker]),
                 **sampling,
             )
         rows: list[list[int]] = output[:, inputs.shape[1] :].tolist()
-        return rows
-
-    def _stop_ids(self) -> set[int]:
-        end = self._model.generation_config.eos_token_id
-        ends = end if isinstance(end, list) else [] if end is None else [end]
-        own = self._chat.tokenizer.eos_token_id
-        return {*ends, *([own] if isinstance(own, int) else [])}
+        return rows, at_marker.lengths
 
     def _read(self, batch: list[tuple[JudgeRequest, int]], ids: Mapping[str, list[int]]) -> dict[str, dict[str, float]]:
         try:
@@ -244,7 +272,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Free the model."""
-        del self._model
+        self._model = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

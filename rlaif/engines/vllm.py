@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,11 +13,13 @@ from typing import Any
 from rlaif.engines.base import EngineArgs, ModelIdentity
 from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, cut_at_verdict, is_thinking
 from rlaif.engines.logprobs import log_sum_exp, with_bounds
-from rlaif.errors import InputError, RunError
+from rlaif.engines.reaper import Reaper
+from rlaif.errors import InputError
 from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
 
 _ENCODE_AT_ONCE = 32
 _TOP_LOGPROBS = 20
+_GRACE_S = 0.5
 
 
 def quiet_vllm() -> None:
@@ -54,6 +57,7 @@ class VllmEngine:
     def __init__(self, model: ModelIdentity, args: EngineArgs) -> None:
         quiet_vllm()
         try:
+            import psutil  # a dependency of vLLM's
             import vllm
             from vllm import LLM, SamplingParams
             from vllm.platforms import current_platform
@@ -64,12 +68,15 @@ class VllmEngine:
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
             # Compiling costs minutes on a CPU; small blocks let short prompts share their prefixes.
             options = {"enforce_eager": True, "block_size": 32, **options}
+        before = set(psutil.Process().children(recursive=True))
         try:
             self._llm = LLM(model=model.name, **options)
         except Exception as error:
             fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             hint = "set VLLM_LOGGING_LEVEL=INFO to see why, or use --engine transformers"
             raise InputError(f"{model.name}: vLLM cannot load the model ({fact}); {hint}.") from None
+        self._children = [child for child in psutil.Process().children(recursive=True) if child not in before]
+        self._reaper = Reaper(child.pid for child in self._children)
         config = self._llm.llm_engine.vllm_config
         self._chat = ChatTokenizer(self._llm.get_tokenizer(), config.model_config.max_model_len)
         # Enough to keep every slot busy; more would let prefixes fall out of the cache before their choice is read.
@@ -212,8 +219,13 @@ class VllmEngine:
         return totals
 
     def close(self) -> None:
-        """Stop vLLM's processes."""
-        try:
-            self._llm.llm_engine.engine_core.shutdown()
-        except Exception as error:
-            raise RunError(f"vLLM did not stop cleanly: {error}") from None
+        """Stop vLLM's processes; one that does not stop at once is killed, as nobody waits for its answers."""
+        import psutil
+
+        self._reaper.release()
+        for signal in ("terminate", "kill"):
+            for child in self._children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    getattr(child, signal)()
+            psutil.wait_procs(self._children, timeout=_GRACE_S)
+        self._llm.llm_engine.engine_core.shutdown()

@@ -15,10 +15,17 @@ from pathlib import Path
 import pytest
 
 from examples.tiny_judge import make_tiny_judge
+from tests.conftest import Cli
 
 ROOT = Path(__file__).parents[2]
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def command_line(rlaif: Cli) -> Cli:
+    """The fixture `rlaif` under a name that leaves the package's free."""
+    return rlaif
 
 
 @pytest.fixture(scope="session")

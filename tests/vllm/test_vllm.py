@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import rlaif
@@ -26,7 +25,8 @@ from rlaif.labeling.plan import Planner
 from rlaif.labeling.verdicts import read_choice
 from rlaif.prompts import load_template
 from rlaif.types import JudgeRequest, Pair
-from tests.conftest import environment
+from tests.conftest import Cli
+from tests.processes import start, wait_for
 
 FLOAT32 = {"dtype": "float32"}
 GIVEN = "Response A answers the question. Response B does so too, more carefully."
@@ -108,15 +108,14 @@ def test_all_hh_pairs_through_the_server(server: str, hh_pairs: Path, tmp_path: 
     assert manifest["engine"]["verdicts"] == "two steps"
 
 
-def label_command(judge: Path, data: Path, run: Path, *more: str) -> list[str]:
-    """The command that labels with vLLM in its own process."""
+def label_arguments(judge: Path, data: Path, run: Path, *more: str) -> list[str]:
+    """What makes the command line label with vLLM in its own process."""
     options = ["--judge", str(judge), "--engine", "vllm", "--engine-arg", "dtype=float32", "--out", str(run), "--json"]
-    return [sys.executable, "-m", "rlaif", "label", str(data), *options, *more]
+    return ["label", str(data), *options, *more]
 
 
-def test_all_hh_pairs_in_process(judge: Path, hh_pairs: Path, tmp_path: Path) -> None:
-    command = label_command(judge, hh_pairs, tmp_path / "run", "--max-tokens", "24")
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=900, check=False)
+def test_all_hh_pairs_in_process(judge: Path, hh_pairs: Path, tmp_path: Path, command_line: Cli) -> None:
+    done = command_line(*label_arguments(judge, hh_pairs, tmp_path / "run", "--max-tokens", "24"), timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     # vLLM's own log stays off standard output.
     check_whole(tmp_path / "run", rlaif.LabelSummary.model_validate_json(done.stdout))
@@ -129,28 +128,23 @@ def judgments(run: Path) -> dict[tuple[str, str, str], float]:
     return {(pair, objective, order): p for pair, objective, order, p in rows}
 
 
-def test_killed_and_continued_in_process(judge: Path, hh_pairs: Path, tmp_path: Path) -> None:
+def test_killed_and_continued_in_process(judge: Path, hh_pairs: Path, tmp_path: Path, command_line: Cli) -> None:
     """Killed twice; `p_a` is equal within what two whole runs in other batches differ by, plus rounding."""
     more = ("--limit", "200", "--template", "direct")
     run = tmp_path / "killed"
     for moment in (1, 500):
-        process = subprocess.Popen(
-            label_command(judge, hh_pairs, run, *more),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
-        deadline = time.monotonic() + 180
-        while process.poll() is None and time.monotonic() < deadline:
-            if (run / "judgments.db").exists() and len(judgments(run)) >= moment:
-                break
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process = start(*label_arguments(judge, hh_pairs, run, *more))
+        wait_for(run, moment, process, timeout=180)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.communicate()
+        # vLLM's own processes must not live on and hold the memory that the continued run needs.
+        assert children
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive
     found = {}
     for name, options in (("killed", more), ("whole", more), ("small", (*more, "--engine-arg", "max_num_seqs=7"))):
-        command = label_command(judge, hh_pairs, tmp_path / name, *options)
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300, check=False)
+        done = command_line(*label_arguments(judge, hh_pairs, tmp_path / name, *options), timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         assert json.loads(done.stdout)["judgments"] == 1200
         found[name] = judgments(tmp_path / name)
@@ -190,15 +184,9 @@ def test_a_response_never_changes_the_structure_on_the_server(response: str, ser
 
 
 def test_an_interrupt_ends_vllm_within_two_seconds(judge: Path, hh_pairs: Path, tmp_path: Path) -> None:
-    command = label_command(judge, hh_pairs, tmp_path / "run", "--max-tokens", "256")
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
-    )
-    deadline = time.monotonic() + 180
-    while process.poll() is None and time.monotonic() < deadline:
-        if (tmp_path / "run" / "judgments.db").exists() and judgments(tmp_path / "run"):
-            break
-        time.sleep(0.05)
+    run = tmp_path / "run"
+    process = start(*label_arguments(judge, hh_pairs, run, "--max-tokens", "256"))
+    wait_for(run, 1, process, timeout=180)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()
     _, err = process.communicate(timeout=60)
