@@ -51,6 +51,7 @@ class StubSettings:
     system_role: bool = True
     poison: str | None = None
     max_model_len: int = 100_000
+    max_chars: int = 10**9
     seed: int = 0
 
 
@@ -127,7 +128,8 @@ class StubServer:
         if not self.settings.system_role and body["messages"][0]["role"] == "system":
             return _error(400, "System role not supported")
         words = sum(len(turn["content"].split()) for turn in body["messages"])
-        if words + body["max_tokens"] > self.settings.max_model_len:
+        chars = sum(len(turn["content"]) for turn in body["messages"])
+        if words + body["max_tokens"] > self.settings.max_model_len or chars > self.settings.max_chars:
             return _error(400, f"maximum context length is {self.settings.max_model_len} tokens, prompt has {words}")
         self.state.good[name] = self.state.good.get(name, 0) + 1
         return _json(self._answer(body))

@@ -70,6 +70,10 @@ class ChatTokenizer:
         tokens = sorted((re.escape(token) for token in special if token.strip()), key=len, reverse=True)
         self._special = re.compile("|".join(tokens)) if tokens else None
         self._think = {THINK_OPEN, THINK_CLOSE}
+        unseen = {i: token.content for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        # Where a thought ends decides where a verdict is read, so its tokens are seen even if they are special.
+        self.special_thoughts = not self._think.isdisjoint(unseen.values())
+        self._unseen = {i for i, token in unseen.items() if token not in self._think}
         self._break = self._find_break(special)
         self._takes = {role: self._probe(role) for role in ("system", "developer")}
         self._choice_ids: dict[str, list[int]] = {}
@@ -192,8 +196,9 @@ class ChatTokenizer:
         return cast("list[int]", self.tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
-        """Decode ids to text."""
-        return cast("str", self.tokenizer.decode(list(ids), skip_special_tokens=skip_special))
+        """Decode ids to text, `skip_special` without the special tokens but those of thoughts."""
+        shown = [i for i in ids if i not in self._unseen] if skip_special else list(ids)
+        return cast("str", self.tokenizer.decode(shown))
 
     def choice_ids(self, choice: str) -> list[int]:
         """Ids of every token that spells a choice, white space aside (`A` and ` A`).
@@ -202,7 +207,7 @@ class ChatTokenizer:
             RunError: no single token does.
         """
         if choice not in self._choice_ids:
-            special = set(self.tokenizer.all_special_ids)
+            special = {*self.tokenizer.all_special_ids, *self._unseen}
             near = {
                 i
                 for token, i in self.tokenizer.get_vocab().items()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlaif.engines.chat import SPACES, THINK_OPEN
 from rlaif.engines.http import AnsweredError, HttpClient
 from rlaif.engines.logprobs import log_sum_exp, with_bounds
 from rlaif.errors import RunError
@@ -14,8 +15,6 @@ from rlaif.types import JudgeRequest
 
 _TOP_LOGPROBS = 20
 _HARD_VERDICT_TOKENS = 32
-# White space that a vocabulary may join to a choice.
-_SPACES = ("", " ", "\t", "\n", "  ", "\n\n")
 
 
 @dataclass
@@ -24,6 +23,7 @@ class Dialect:
 
     `continues`: it can continue an assistant turn, so a verdict is read in a step of its own. `choice_ids`: ids of
     each choice's spellings, where the server takes such a list (vLLM); else the top log-probabilities are searched.
+    `opens_thought`: its chat template begins a thought, so that an answer closes one that it did not open.
     """
 
     model: str
@@ -31,6 +31,7 @@ class Dialect:
     continues: bool
     top_logprobs: int
     merges_system: bool = False
+    opens_thought: bool = False
     max_length: int | None = None
     choice_ids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -61,7 +62,7 @@ class Dialect:
             body.update(seed=request.seed, top_p=1.0)
         if self.vllm:
             # A model's own generation defaults are not to tilt the judge.
-            body.update(repetition_penalty=1.0, top_k=-1)
+            body.update(repetition_penalty=1.0, top_k=-1, min_p=0.0)
         return body
 
     def writing(self, request: JudgeRequest, *, stop: bool) -> dict[str, Any]:
@@ -92,19 +93,25 @@ class Dialect:
             body.update(logprobs=True, top_logprobs=self.top_logprobs)
         return body
 
-    def choice_logprobs(self, choices: tuple[str, ...], entry: Mapping[str, Any]) -> dict[str, float]:
-        """Log-probability of each choice in one position's list."""
+    def choice_logprobs(
+        self, choices: tuple[str, ...], entry: Mapping[str, Any], *, joined: str = ""
+    ) -> dict[str, float]:
+        """Log-probability of each choice in one position's list; `joined` is what of the marker its token holds."""
         listed = {
             str(item["token"]): float(item["logprob"])
             for item in [*(entry.get("top_logprobs") or ()), entry]
-            if "token" in item
+            if "token" in item and item.get("logprob") is not None
         }
         found: dict[str, float] = {}
         for choice in choices:
             if self.choice_ids:
                 spelled = [listed[name] for i in self.choice_ids[choice] if (name := f"token_id:{i}") in listed]
             else:
-                spelled = [logprob for token, logprob in listed.items() if token.strip() == choice]
+                spelled = [
+                    logprob
+                    for token, logprob in listed.items()
+                    if token.startswith(joined) and token.removeprefix(joined).strip() == choice
+                ]
             if spelled:
                 found[choice] = log_sum_exp(spelled)
         return found if self.choice_ids else with_bounds(found, choices, list(listed.values()))
@@ -176,7 +183,19 @@ async def learn_dialect(client: HttpClient, model: str, first: JudgeRequest, con
         dialect.continues = False
     elif vllm and first.choices:
         dialect.choice_ids = await _spellings(client, model, first)
+    if vllm:
+        dialect.opens_thought = await _opens_thought(client, model, body["messages"])
     return dialect
+
+
+async def _opens_thought(client: HttpClient, model: str, messages: Any) -> bool:
+    """Tell whether the chat template ends in `<think>`; no where the server does not tokenize for us."""
+    body = {"model": model, "messages": messages, "add_generation_prompt": True, "return_token_strs": True}
+    try:
+        tail = "".join((await client.post("/tokenize", body)).get("token_strs") or [])[-64:]
+    except (AnsweredError, AttributeError, TypeError):
+        return False
+    return tail.rfind(THINK_OPEN) > tail.rfind("</")
 
 
 async def _spellings(client: HttpClient, model: str, request: JudgeRequest) -> dict[str, tuple[int, ...]]:
@@ -190,8 +209,8 @@ async def _spellings(client: HttpClient, model: str, request: JudgeRequest) -> d
         marker = await ids(request.verdict_prefix)
         found: dict[str, tuple[int, ...]] = {}
         for choice in request.choices:
-            spelled = [await ids(request.verdict_prefix + space + choice) for space in _SPACES]
-            alone = [await ids(space + choice) for space in _SPACES]
+            spelled = [await ids(request.verdict_prefix + space + choice) for space in SPACES]
+            alone = [await ids(space + choice) for space in SPACES]
             after = [tokens[-1] for tokens in spelled if tokens[:-1] == marker]
             found[choice] = tuple(sorted({*after, *(tokens[0] for tokens in alone if len(tokens) == 1)}))
     except (AnsweredError, KeyError, TypeError):

@@ -52,6 +52,7 @@ class HttpClient:
         self.patience_s = patience_s
         self._timeout_s = timeout_s
         self._connections = connections
+        self._token = token
         self._headers = {
             "Content-Type": "application/json",
             **({"Authorization": f"Bearer {token}"} if token else {}),
@@ -112,7 +113,7 @@ class HttpClient:
                         answer = _parse(raw)
                         self._last_good = time.monotonic()
                         return answer
-                    fault = f"status {response.status}: {_error_message(raw)}"
+                    fault = f"status {response.status}: {self._message(raw)}"
                     if response.status not in RETRIED:
                         self._refuse(response.status, raw)
                     wait_s = _retry_after(response.headers.get("Retry-After"))
@@ -148,8 +149,13 @@ class HttpClient:
         # Never sleep past the end of the patience: the last try belongs to it.
         return float(max(0.01, min(max(backoff, asked_s or 0.0), left)))
 
-    def _refuse(self, status: int, raw: bytes) -> None:
+    def _message(self, raw: bytes) -> str:
         message = _error_message(raw)
+        # Some servers quote the key that they refuse.
+        return message.replace(self._token, "***") if self._token else message
+
+    def _refuse(self, status: int, raw: bytes) -> None:
+        message = self._message(raw)
         if status in (401, 403):
             raise RunError(f"{self.base_url}: the server refuses the key (status {status}); set OPENAI_API_KEY.")
         raise AnsweredError(status, message)
@@ -169,7 +175,8 @@ def _error_message(raw: bytes) -> str:
     except ValueError:
         value = raw.decode("utf-8", "replace")
     while isinstance(value, dict):
-        value = value.get("error", value.get("message", value.get("detail", json.dumps(value)[:500])))
+        given = (value[name] for name in ("error", "message", "detail") if value.get(name))
+        value = next(given, json.dumps(value))
     return " ".join(str(value).split())[:500] or "no message"
 
 

@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import os
 import re
+import string
 import time
+import urllib.parse
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -22,6 +24,8 @@ KNOWN_ARGS = ("timeout", "patience", "continues")
 _POLL_S = 0.02
 _ENOUGH = 128
 _HOPELESS_AFTER = 32
+# What judges put around a choice: bold, quotes, brackets.
+_DECORATION = "*_\"'`([{$"
 _T = TypeVar("_T")
 
 
@@ -32,13 +36,19 @@ def normalize_url(base_url: str) -> str:
         InputError: not an http address.
     """
     url = base_url.rstrip("/").removesuffix("/v1").rstrip("/")
-    if not re.match(r"https?://[^/\s]+", url):
+    try:
+        usable = re.match(r"https?://[^/\s]+", url) and urllib.parse.urlsplit(url).port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise InputError(f"--base-url {base_url}: expected an address such as http://127.0.0.1:8000.")
     return url
 
 
 def _token() -> str | None:
-    return os.environ.get("RLAIF_API_KEY") or os.environ.get("OPENAI_API_KEY")
+    token = os.environ.get("RLAIF_API_KEY") or os.environ.get("OPENAI_API_KEY") or ""
+    # A key read from a file brings its line's end, which no header may hold.
+    return token.strip() or None
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -123,9 +133,16 @@ class ServerEngine:
             self._run(self._open(first))
             tasks = self._start_workers(first, waiting, done)
             while tasks:
-                self._run(self._some(tasks, done))
+                fault: Exception | None = None
+                try:
+                    self._run(self._some(tasks, done))
+                except Exception as error:
+                    fault = error
+                # What was answered before the fault is paid for, and stands.
                 ready, done[:] = done[:], []
                 yield from ready
+                if fault is not None:
+                    raise fault
         finally:
             self._run(self._stop(tasks))
 
@@ -200,9 +217,13 @@ class ServerEngine:
         text, finish, usage, at_marker = await self._write(request, stop=True)
         if finish == "refused":
             return Completion(key=request.key, rationale=text, finish_reason=finish, usage=usage)
-        if at_marker and is_thinking(text):
+        if at_marker and is_thinking(text, self._spoken.opens_thought):
             # The marker was quoted inside a thought: ask again without stopping there.
-            text, finish, usage, _ = await self._write(request, stop=False)
+            text, finish, more, _ = await self._write(request, stop=False)
+            usage = _sum(usage, more)
+        if self._spoken.opens_thought and not text.lstrip().startswith(THINK_OPEN):
+            # The template began the thought; a rationale that is kept says so itself.
+            text = f"{THINK_OPEN}\n{text.lstrip()}"
         text, marked = cut_at_verdict(text, request.verdict_prefix)
         return await self._read(request, text, "stop" if marked else finish, usage)
 
@@ -232,16 +253,12 @@ class ServerEngine:
         turn = before_verdict(neutral_control(answered), request.verdict_prefix)
         answer = await self._client.post("/v1/chat/completions", self._spoken.reading(request, turn))
         entries = (_first_choice(answer).get("logprobs") or {}).get("content") or [{}]
-        usage = _usage(answer)
         return Completion(
             key=request.key,
             rationale=rationale,
             choice_logprobs=self._spoken.choice_logprobs(request.choices, entries[0]),
             finish_reason=finish,
-            usage=Usage(
-                prompt_tokens=so_far.prompt_tokens + usage.prompt_tokens,
-                completion_tokens=so_far.completion_tokens + usage.completion_tokens,
-            ),
+            usage=_sum(so_far, _usage(answer)),
         )
 
     async def _one_pass(self, request: JudgeRequest) -> Completion:
@@ -251,14 +268,13 @@ class ServerEngine:
         text, finish = _text(choice), _finish(choice)
         answered = text.rpartition(THINK_CLOSE)[2] if not is_thinking(text) else ""
         _, marker, after = answered.rpartition(request.verdict_prefix)
-        entry = (
-            _entry_after((choice.get("logprobs") or {}).get("content") or [], request.verdict_prefix) if marker else {}
-        )
+        listed = (choice.get("logprobs") or {}).get("content") or []
+        entry, joined = _entry_after(listed if marker else [], request.verdict_prefix)
         hard = re.match(_hard_verdict(request.choices), after) if marker else None
         return Completion(
             key=request.key,
             rationale=text[: len(text) - len(after) - len(marker)] if marker else text,
-            choice_logprobs=self._spoken.choice_logprobs(request.choices, entry),
+            choice_logprobs=self._spoken.choice_logprobs(request.choices, entry, joined=joined),
             hard_choice=hard.group(1) if hard else None,
             finish_reason="stop" if hard else finish,
             usage=_usage(answer),
@@ -273,7 +289,7 @@ class ServerEngine:
 
 def _hard_verdict(choices: tuple[str, ...]) -> str:
     spelled = "|".join(map(re.escape, choices))
-    return rf"[\s*_\"'`(\[]*({spelled})\b"
+    return rf"[\s{re.escape(_DECORATION)}]*({spelled})\b"
 
 
 def _first_choice(answer: Any) -> dict[str, Any]:
@@ -306,16 +322,25 @@ def _usage(answer: Any) -> Usage:
     )
 
 
-def _entry_after(content: list[dict[str, Any]], marker: str) -> dict[str, Any]:
-    """The first token after the last marker that is not white space alone."""
+def _sum(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
+        completion_tokens=one.completion_tokens + other.completion_tokens,
+    )
+
+
+def _entry_after(content: list[dict[str, Any]], marker: str) -> tuple[dict[str, Any], str]:
+    """The first token after the last marker that says something, and what of the marker it begins with."""
     text, ends = "", []
     for entry in content:
         text += str(entry.get("token", ""))
         ends.append(len(text))
     place = text.rfind(marker)
     if place < 0:
-        return {}
+        return {}, ""
+    after = place + len(marker)
     for entry, end in zip(content, ends, strict=True):
-        if end > place + len(marker) and text[place + len(marker) : end].strip():
-            return entry
-    return {}
+        if text[after:end].strip(string.whitespace + _DECORATION):
+            begin = end - len(str(entry.get("token", "")))
+            return entry, text[begin:after]
+    return {}, ""

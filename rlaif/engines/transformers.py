@@ -116,7 +116,7 @@ class TransformersEngine:
         stop_ids = {end for end in [*ends, self._chat.tokenizer.eos_token_id] if isinstance(end, int)}
         settings = {"bos_token_id": own.bos_token_id, "cache_implementation": own.cache_implementation}
         settings |= {"eos_token_id": sorted(stop_ids) or None, "pad_token_id": self._pad}
-        self._model.generation_config = GenerationConfig(**settings)
+        self._model.generation_config = GenerationConfig(**settings)  # type: ignore[no-untyped-call]
         return stop_ids
 
     def complete(self, requests: Iterable[JudgeRequest]) -> Iterator[Completion]:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from rlaif.engines.base import EngineArgs, ModelIdentity
-from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, cut_at_verdict, is_thinking
+from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, RefusedMessages, cut_at_verdict, is_thinking
 from rlaif.engines.logprobs import log_sum_exp, with_bounds
 from rlaif.engines.reaper import Reaper
 from rlaif.errors import InputError
@@ -119,12 +119,20 @@ class VllmEngine:
                 engine.abort_request(list(flights))
 
     def _start(self, chunk: list[JudgeRequest], flights: dict[str, _Flight], failed: deque[Completion]) -> None:
-        prompts = [self._chat.request_text(request) for request in chunk]
+        prompts: list[tuple[JudgeRequest, str]] = []
+        for request in chunk:
+            try:
+                prompts.append((request, self._chat.request_text(request)))
+            except RefusedMessages as error:
+                if request.choices:
+                    raise
+                # A policy is asked what the data holds; one odd conversation does not end the run.
+                failed.append(Completion(key=request.key, error=str(error), finish_reason="error"))
         texts = [
             prompt if request.rationale is None else self._chat.verdict_text(request, prompt, request.rationale)
-            for request, prompt in zip(chunk, prompts, strict=True)
+            for request, prompt in prompts
         ]
-        for request, prompt, ids in zip(chunk, prompts, self._chat.encode(texts), strict=True):
+        for (request, prompt), ids in zip(prompts, self._chat.encode(texts), strict=True):
             reserve = 0 if not request.choices else 8 + len(request.verdict_prefix)
             reads = request.rationale is not None
             if fault := self._chat.too_long(len(ids), 1 if reads else reserve + 16):
@@ -148,6 +156,7 @@ class VllmEngine:
     def _writing_params(self, request: JudgeRequest, limit: int) -> Any:
         stop = [request.verdict_prefix] if request.choices else None
         sampling: dict[str, Any] = {"temperature": request.temperature, "max_tokens": limit, "stop": stop}
+        sampling["skip_special_tokens"] = not self._chat.special_thoughts
         if request.temperature > 0:
             sampling["seed"] = request.seed
         return self._params(**sampling)
