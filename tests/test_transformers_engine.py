@@ -68,7 +68,8 @@ def complete(engine: TransformersEngine, requests: Sequence[JudgeRequest]) -> li
 @cache
 def plain(folder: Path) -> tuple[Any, Any]:
     """The same model, used without any of our code."""
-    return AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder), model.eval()
 
 
 def plain_prompt(request: JudgeRequest) -> str:
@@ -253,8 +254,7 @@ def test_what_does_not_fit_has_a_reason(tiny_judge: Path) -> None:
     engine = engine_of(tiny_judge, max_model_len="160")
     assert engine.details["max_model_len"] == 160
     long_rationale = ask(2, 1, rationale="A is better. " * 60)
-    requests = [ask(0, 200), ask(1, 1), long_rationale, writing(3, 1, max_tokens=500)]
-    too_long, fits, overfull, cut = complete(engine, requests)
+    too_long, fits, overfull = complete(engine, [ask(0, 200), ask(1, 1), long_rationale])
     assert (too_long.finish_reason, too_long.choice_logprobs) == ("error", {})
     assert too_long.error is not None
     assert too_long.error.startswith("the prompt has over 160 tokens and needs")
@@ -262,10 +262,21 @@ def test_what_does_not_fit_has_a_reason(tiny_judge: Path) -> None:
     assert len(fits.choice_logprobs) == 2
     assert (overfull.finish_reason, overfull.choice_logprobs) == ("error", {})
     assert overfull.rationale == long_rationale.rationale
-    # An answer gets what room there is.
-    assert cut.finish_reason == "length"
-    assert cut.usage.completion_tokens < 160
-    assert len(cut.choice_logprobs) == 2
+
+
+def test_a_rationale_gets_what_room_there_is(engine: TransformersEngine, tiny_judge: Path) -> None:
+    tokenizer, _ = plain(tiny_judge)
+    request = writing(3, 1, max_tokens=500)
+    prompt = len(tokenizer(plain_prompt(request), add_special_tokens=False)["input_ids"])
+    # Room for sixteen tokens, besides the marker and eight more.
+    small = engine_of(tiny_judge, max_model_len=str(prompt + 16 + 8 + len("Verdict:")))
+    cut = request.model_copy(update={"max_tokens": 16})
+    text, length, ended = plain_greedy(tiny_judge, cut, {tokenizer.eos_token_id})
+    assert not ended
+    (completion,) = complete(small, [request])
+    assert (completion.rationale, completion.finish_reason) == (text, "length")
+    assert completion.usage.completion_tokens == length + 1 == 17
+    assert len(completion.choice_logprobs) == 2
 
 
 def test_a_policy_gives_text(engine: TransformersEngine, tiny_judge: Path) -> None:
@@ -284,8 +295,8 @@ def test_a_template_that_refuses_ends_a_judges_run_but_not_a_policys(tiny_judge:
     refuses = "{% if messages[-1].role == 'assistant' %}{{ raise_exception('a user speaks last') }}{% endif %}"
     (folder / "chat_template.jinja").write_text(refuses + CHAT_TEMPLATE)
     engine = engine_of(folder)
-    odd = {"messages": (Message(role="user", content="Hi"), Message(role="assistant", content="Ho"))}
-    policy = {"choices": (), "verdict_prefix": ""}
+    odd: dict[str, Any] = {"messages": (Message(role="user", content="Hi"), Message(role="assistant", content="Ho"))}
+    policy: dict[str, Any] = {"choices": (), "verdict_prefix": ""}
     good, bad = complete(engine, [writing(1, **policy), writing(2, **policy, **odd)])
     assert good.error is None
     assert bad.error == "the chat template refuses the messages (a user speaks last); use a chat model."

@@ -171,9 +171,9 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
         try:
             source = _sample_responses(run, watch) if settings.policy else None
             asker = _ask(run, ledger, manifest, engine_name, judge, source, watch)
-        except Interrupted as error:
+        except Interrupted:
             raise Interrupted(
-                f"{error}; answers so far are kept in {out}. Give the same command to continue."
+                f"interrupted; answers so far are kept in {out}. Give the same command to continue."
             ) from None
         ledger.forget_older()
         provenance = run.provenance(judge)
