@@ -260,7 +260,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         # Safe when the process is killed; only a power cut may cost the last commits.
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA cache_size = -32000")
+        db.execute("PRAGMA cache_size = -16000")
         db.executescript(_SCHEMA)
         db.execute(f"PRAGMA user_version = {_VERSION}")
         opened.pop_all()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -49,31 +50,37 @@ def parse_columns(text: str | None) -> dict[str, str]:
 
 
 class _Ids:
-    """Ids seen so far: refuses a second use, and names rows that have none by their content."""
+    """Ids seen so far: refuses a second use, and names rows that have none by their content.
+
+    They are kept in a temporary SQLite file, so that memory does not grow with the data.
+    """
 
     def __init__(self) -> None:
-        self._lines: dict[bytes, int] = {}
-        self._copies: dict[str, int] = {}
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -4000;")
+        self._db.execute("CREATE TABLE ids (digest BLOB PRIMARY KEY, line INTEGER, copies INTEGER) WITHOUT ROWID")
+        # One transaction that never ends: the file goes when the connection does.
+        self._db.execute("BEGIN")
 
     def take(self, given: str | None, content: tuple[object, ...], line: int) -> str:
         if given is not None:
             if not self._free(given, line):
-                first = self._lines[_short_digest(given)]
+                query = "SELECT line FROM ids WHERE digest = ?"
+                (first,) = self._db.execute(query, (_short_digest(given),)).fetchone()
                 raise RowError(f"duplicate id {given[:80]!r}, first on line {first}")
             return given
         digest = hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()[:16]
         name = digest
         while not self._free(name, line):
             # Counted, so that a dataset of equal rows takes one step a row.
-            self._copies[digest] = self._copies.get(digest, 1) + 1
-            name = f"{digest}-{self._copies[digest]}"
+            query = "UPDATE ids SET copies = copies + 1 WHERE digest = ? RETURNING copies"
+            ((copies,),) = self._db.execute(query, (_short_digest(digest),)).fetchall()
+            name = f"{digest}-{copies}"
         return name
 
     def _free(self, name: str, line: int) -> bool:
         # Many rows may stand on one line, so the line does not tell whether an id is new.
-        before = len(self._lines)
-        self._lines.setdefault(_short_digest(name), line)
-        return len(self._lines) > before
+        return self._db.execute("INSERT OR IGNORE INTO ids VALUES (?, ?, 1)", (_short_digest(name), line)).rowcount == 1
 
 
 def _short_digest(text: str) -> bytes:
