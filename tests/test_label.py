@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
@@ -223,3 +224,10 @@ def test_a_newer_question_does_not_reach_older_pairs(stub: RunningStub, pairs: P
         package.label(pairs, tmp_path / "run", base_url=stub.url, template="direct")
     summary = package.label(pairs, tmp_path / "run", base_url=stub.url, template="direct", update=True)
     assert (summary.pairs, summary.asked, summary.reused) == (15, 18, 72)
+
+
+def test_a_notebook_with_a_running_loop(stub: RunningStub, pairs: Path, tmp_path: Path) -> None:
+    async def cell() -> int:
+        return package.label(pairs, tmp_path / "run", base_url=stub.url, template="direct").judgments
+
+    assert asyncio.run(cell()) == 72

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,6 +19,8 @@ from rlaif.labeling.generate import GenerateSummary, generate_responses
 from rlaif.labeling.run import LabelSummary
 from rlaif.labeling.run import label as run_label
 from rlaif.labeling.settings import DataSettings, EngineSettings, LabelSettings, PolicySettings
+
+_T = TypeVar("_T")
 
 
 def label_settings(
@@ -110,7 +114,8 @@ def label(data: str | Path, out: str | Path, *, watch: Watcher | None = None, **
         InputError: bad input or an option out of range.
         RunError: a server, disk or model failed; what was answered is kept.
     """
-    return run_label(label_settings(data, out, **settings), watch)
+    checked = label_settings(data, out, **settings)
+    return _outside_loop(lambda: run_label(checked, watch))
 
 
 def dry_run(data: str | Path, out: str | Path, **settings: Any) -> DryRun:
@@ -152,4 +157,14 @@ def generate(
         where = EngineSettings(engine=engine, base_url=base_url, concurrency=concurrency, args=args)
     except ValidationError as errors:
         raise InputError(explain_settings(errors)) from None
-    return generate_responses(source, sampled, where, Path(out), watch=watch)
+    return _outside_loop(lambda: generate_responses(source, sampled, where, Path(out), watch=watch))
+
+
+def _outside_loop(call: Callable[[], _T]) -> _T:
+    """Make a call that runs an event loop of its own, also from inside a notebook, which has one running already."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return call()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(call).result()
