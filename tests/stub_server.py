@@ -37,6 +37,7 @@ class StubSettings:
         delay_s: seconds every answer takes.
         plain: a server that is not vLLM and cannot continue a turn.
         logprobs: whether a plain server gives log-probabilities.
+        newer_openai: takes `max_completion_tokens` and no temperature, as OpenAI's reasoning models do.
         stop_after: after so many good answers every connection is dropped.
         poison: a word that makes every request with it fail with status 500.
     """
@@ -49,6 +50,7 @@ class StubSettings:
     logprobs: bool = True
     stop_after: int | None = None
     system_role: bool = True
+    newer_openai: bool = False
     poison: str | None = None
     max_model_len: int = 100_000
     max_chars: int = 10**9
@@ -125,11 +127,15 @@ class StubServer:
             return await self._fail(request, "drop" if stopped else self._random.choice(self.settings.kinds), body)
         if self.settings.poison and any(self.settings.poison in turn["content"] for turn in body["messages"]):
             return web.Response(status=500, text="broken")
+        if self.settings.newer_openai and "max_tokens" in body:
+            return _error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        if self.settings.newer_openai and "temperature" in body:
+            return _error(400, "Unsupported value: 'temperature' does not support 0 with this model.")
         if not self.settings.system_role and body["messages"][0]["role"] == "system":
             return _error(400, "System role not supported")
         words = sum(len(turn["content"].split()) for turn in body["messages"])
         chars = sum(len(turn["content"]) for turn in body["messages"])
-        if words + body["max_tokens"] > self.settings.max_model_len or chars > self.settings.max_chars:
+        if words + body.get("max_tokens", 0) > self.settings.max_model_len or chars > self.settings.max_chars:
             return _error(400, f"maximum context length is {self.settings.max_model_len} tokens, prompt has {words}")
         self.state.good[name] = self.state.good.get(name, 0) + 1
         return _json(self._answer(body))

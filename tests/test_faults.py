@@ -139,6 +139,12 @@ def test_a_model_without_a_system_role_gets_it_in_the_user_turn(tmp_path: Path, 
     assert all(body["messages"][0]["content"].startswith("You compare two responses") for body in bodies)
 
 
+def test_a_server_with_openai_s_newer_parameters(tmp_path: Path, pairs: Path) -> None:
+    with RunningStub(StubSettings(plain=True, logprobs=False, newer_openai=True)) as stub:
+        summary = package.label(pairs, tmp_path / "run", base_url=stub.url)
+    assert (summary.judgments, summary.abstained) == (72, 0)
+
+
 def test_a_request_that_breaks_the_server_abstains_with_its_reason(tmp_path: Path) -> None:
     rows = made_pairs(8)
     rows[5]["prompt"] = "poison"

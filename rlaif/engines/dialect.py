@@ -32,8 +32,37 @@ class Dialect:
     top_logprobs: int
     merges_system: bool = False
     opens_thought: bool = False
+    tokens_name: str = "max_tokens"
+    sends_temperature: bool = True
     max_length: int | None = None
     choice_ids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def probe(self) -> dict[str, Any]:
+        """Body of one small request that uses all that the server is thought to take."""
+        question = {"role": "user", "content": "Answer with the letter A."}
+        body: dict[str, Any] = {"model": self.model, "messages": [{"role": "system", "content": "Be brief."}, question]}
+        if self.merges_system:
+            body["messages"] = [question]
+        body[self.tokens_name] = 1
+        if self.sends_temperature:
+            body["temperature"] = 0.0
+        if self.top_logprobs:
+            body.update(logprobs=True, top_logprobs=self.top_logprobs)
+        return body
+
+    def give_way(self, fault: str) -> bool:
+        """Give up what the server's refusal names, else what servers most often lack; false when nothing is left."""
+        if "max_completion_tokens" in fault and self.tokens_name == "max_tokens":
+            self.tokens_name = "max_completion_tokens"
+        elif "temperature" in fault and self.sends_temperature:
+            self.sends_temperature = False
+        elif ("system" in fault or "alternate" in fault) and not self.merges_system:
+            self.merges_system = True
+        elif self.top_logprobs:
+            self.top_logprobs = 5 if self.top_logprobs > 5 else 0
+        else:
+            return False
+        return True
 
     def details(self) -> dict[str, Any]:
         """What the manifest records."""
@@ -55,9 +84,10 @@ class Dialect:
         body: dict[str, Any] = {
             "model": self.model,
             "messages": self._messages(request),
-            "max_tokens": max_tokens,
+            self.tokens_name: max_tokens,
         }
-        body["temperature"] = temperature
+        if self.sends_temperature:
+            body["temperature"] = temperature
         if temperature > 0:
             body.update(seed=request.seed, top_p=1.0)
         if self.vllm:
@@ -150,28 +180,12 @@ async def learn_dialect(client: HttpClient, model: str, first: JudgeRequest, con
         _TOP_LOGPROBS,
         max_length=entry.get("max_model_len"),
     )
-    question = {"role": "user", "content": "Answer with the letter A."}
-    body = {
-        "model": model,
-        "messages": [{"role": "system", "content": "Be brief."}, question],
-        "max_tokens": 1,
-    }
     while True:
-        asked = {**body, "logprobs": True, "top_logprobs": dialect.top_logprobs} if dialect.top_logprobs else body
         try:
-            answer = await client.post("/v1/chat/completions", asked)
+            answer = await client.post("/v1/chat/completions", dialect.probe())
             break
         except AnsweredError as error:
-            fault = error.message.lower()
-            if ("system" in fault and not dialect.merges_system) or (
-                "alternate" in fault and not dialect.merges_system
-            ):
-                dialect.merges_system, body["messages"] = True, [question]
-            elif dialect.top_logprobs > 5:
-                dialect.top_logprobs = 5
-            elif dialect.top_logprobs:
-                dialect.top_logprobs = 0
-            else:
+            if not dialect.give_way(error.message.lower()):
                 raise RunError(
                     f"{client.base_url}: refuses a plain chat request ({error.message}); has the model a chat template?"
                 ) from None
@@ -184,7 +198,7 @@ async def learn_dialect(client: HttpClient, model: str, first: JudgeRequest, con
     elif vllm and first.choices:
         dialect.choice_ids = await _spellings(client, model, first)
     if vllm:
-        dialect.opens_thought = await _opens_thought(client, model, body["messages"])
+        dialect.opens_thought = await _opens_thought(client, model, dialect.probe()["messages"])
     return dialect
 
 
