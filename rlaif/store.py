@@ -209,6 +209,12 @@ class Ledger:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
+            if type(error) is sqlite3.DatabaseError:
+                # Not a lock, a full disk or a missing folder (OperationalError): the content itself.
+                raise RunError(
+                    f"{self.path}: cannot be written or read ({error}); the file is damaged or no ledger: "
+                    "move it away to ask everything again, or choose another --out."
+                ) from None
             raise RunError(
                 f"{self.path}: cannot be written or read ({error}); free some space or fix the folder, then give the "
                 "same command again: what was committed is kept."
@@ -228,6 +234,17 @@ class Judgment:
     choice_mass: float | None
     rationale: str
     error: str | None
+
+
+def holds_answers(path: Path) -> bool:
+    """Tell whether a ledger holds any answer; one that cannot be read counts as holding some."""
+    if not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+            return bool(db.execute("SELECT EXISTS (SELECT 1 FROM completions)").fetchone()[0])
+    except sqlite3.Error:
+        return True
 
 
 def read_judgments(path: Path, pair_id: str) -> list[Judgment]:

@@ -301,3 +301,17 @@ def test_loading_takes_the_least_length(judge: Path, tmp_path: Path) -> None:
     assert set(SPECIAL_TOKENS) <= set(ChatTokenizer.load(str(judge), None).tokenizer.get_vocab())
     with pytest.raises(InputError, match="the tokenizer cannot be loaded"):
         ChatTokenizer.load(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, CUSTOM, THINKS, None])
+@pytest.mark.parametrize("rationale", ["", " A is better.", "\n\nNeither, so:", "ünïcode 👍\n", "assistant"])
+def test_going_on_from_a_prompt_gives_the_ids_of_the_whole_text(
+    judge: Path, template: str | None, rationale: str
+) -> None:
+    chat = chat_of(judge, template, ("@@turn@@",))
+    prompt = chat.request_text(question())
+    text = chat.verdict_text(question(), prompt, rationale)
+    (prompt_ids, whole) = chat.encode([prompt, text])
+    assert chat.encode_on(prompt, prompt_ids, text) == whole
+    # With ids of another prompt it does not trust what it knows.
+    assert chat.encode_on(prompt, prompt_ids[:-1], text) == whole

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rlaif.cli.main import cli
-from tests.conftest import Cli, made_pairs, write_lines
+from tests.conftest import Cli, environment, made_pairs, write_lines
 from tests.stub_server import RunningStub
 
 ROOT = Path(__file__).parent.parent
@@ -110,3 +112,16 @@ def test_results_go_to_stdout_and_nothing_else_does(stub: RunningStub, rlaif: Cl
     summary = json.loads(done.stdout)
     assert (summary["pairs"], summary["judgments"]) == (3, 18)
     assert done.stderr == ""  # no progress where stderr is no terminal
+
+
+def test_streams_that_are_closed(stub: RunningStub, tmp_path: Path) -> None:
+    """A service may start without stdout and stderr: the exit code tells what it always tells."""
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(1))
+    command = f"{sys.executable} -m rlaif label --base-url {stub.url} --template direct --out {tmp_path / 'run'}"
+    for arguments, code in ((data, 0), (tmp_path / "absent.jsonl", 2)):
+        done = subprocess.run(["sh", "-c", f"{command} {arguments} >&- 2>&-"], env=environment(), check=False)
+        assert done.returncode == code
+
+
+def test_the_id_of_show_is_optional(rlaif: Cli) -> None:
+    assert "RUN [ID]" in rlaif("show", "--help").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +72,39 @@ def test_one_response_at_temperature_zero_is_fine_two_are_not(tiny_judge: Path, 
     assert package.generate(EXAMPLES, tmp_path / "one.jsonl", n=1, **options).responses == 4  # type: ignore[arg-type]
     with pytest.raises(InputError, match="gives the same response 2 times"):
         package.generate(EXAMPLES, tmp_path / "two.jsonl", n=2, **options)  # type: ignore[arg-type]
+
+
+def test_prompts_that_cannot_be_used_are_rejected_with_a_policy_too(stub: RunningStub, tmp_path: Path) -> None:
+    prompts = write_lines(tmp_path / "prompts.jsonl", [{"prompt": "One?"}, {"prompt": 5}, {"prompt": "Two?"}])
+    options: dict[str, Any] = {"policy": "stub", "base_url": stub.url, "template": "direct"}
+    with pytest.raises(InputError, match=r"jsonl:2: prompt is a number.*\n1 rows cannot be used"):
+        package.label(prompts, tmp_path / "strict", strict=True, **options)
+    assert not (tmp_path / "strict").exists()
+    summary = package.label(prompts, tmp_path / "run", **options)
+    assert (summary.pairs, summary.rejected) == (2, 1)
+    assert [reject["line"] for reject in read_lines(tmp_path / "run" / "rejects.jsonl")] == [2]
+    assert package.label(EXAMPLES, tmp_path / "all", strict=True, **options).rejected == 0
+
+
+def test_a_policy_does_not_replace_the_responses_of_the_data(stub: RunningStub, pairs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds responses already; drop --policy"):
+        package.label(pairs, tmp_path / "run", policy="stub", base_url=stub.url)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_first_try_that_asked_nothing_can_be_corrected(stub: RunningStub, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="serves stub, not stubb"):
+        package.label(EXAMPLES, run, policy="stubb", base_url=stub.url, template="direct")
+    assert package.label(EXAMPLES, run, policy="stub", base_url=stub.url, template="direct").pairs == 4
+    with pytest.raises(InputError, match="made with other settings"):
+        package.label(EXAMPLES, run, policy="stub", base_url=stub.url, template="pairwise-cot")
+
+
+def test_a_file_of_another_making_is_not_overwritten(stub: RunningStub, tmp_path: Path) -> None:
+    prompts = write_lines(tmp_path / "prompts.jsonl", [{"prompt": "One?"}])
+    before = prompts.read_bytes()
+    with pytest.raises(InputError, match="exists and was not made by rlaif generate"):
+        package.generate(prompts, prompts, policy="stub", base_url=stub.url)
+    assert prompts.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]

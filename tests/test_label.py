@@ -231,3 +231,19 @@ def test_a_notebook_with_a_running_loop(stub: RunningStub, pairs: Path, tmp_path
         return package.label(pairs, tmp_path / "run", base_url=stub.url, template="direct").judgments
 
     assert asyncio.run(cell()) == 72
+
+
+def test_a_folder_with_labels_of_another_making_is_left_alone(stub: RunningStub, pairs: Path, tmp_path: Path) -> None:
+    labels = write_lines(tmp_path / "labels.jsonl", [{"id": "mine"}])
+    with pytest.raises(InputError, match=r"holds labels\.jsonl but no manifest\.json; choose another --out"):
+        package.label(pairs, tmp_path, base_url=stub.url, template="direct")
+    assert read_lines(labels) == [{"id": "mine"}]
+
+
+@pytest.mark.parametrize(("text", "fact"), [("{bad", "Invalid JSON: "), ("{}", "settings: Field required")])
+def test_a_damaged_manifest_says_what_is_wrong(
+    stub: RunningStub, pairs: Path, tmp_path: Path, text: str, fact: str
+) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=rf"manifest\.json: not a manifest \({fact}"):
+        package.label(pairs, tmp_path, base_url=stub.url, template="direct")

@@ -7,13 +7,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlaif.errors import RunError
-from rlaif.store import Judgment, Ledger, read_judgments
+from rlaif.store import Judgment, Ledger, holds_answers, read_judgments
 from rlaif.types import Completion, JudgeRequest, Order, Reading, Usage
 from tests.conftest import environment
 
@@ -225,7 +226,9 @@ def test_a_file_that_is_no_database(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     # Twice: a failed attempt leaves nothing locked.
     for _ in range(2):
-        with pytest.raises(RunError, match=r"judgments\.db: cannot be written or read \(file is not a database\)"):
+        with pytest.raises(
+            RunError, match=r"judgments\.db: cannot be written or read \(file is not a database\); the file is dam"
+        ):
             Ledger(path)
     with pytest.raises(
         RunError, match=r"cannot be read \(file is not a database\); give the folder of a labelling run"
@@ -255,3 +258,15 @@ def test_reading_what_is_not_there(tmp_path: Path, name: str) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"cannot be written or read \(.*No such file or directory"):
         Ledger(tmp_path / "absent" / "judgments.db")
+
+
+def test_whether_a_ledger_holds_answers(tmp_path: Path) -> None:
+    path = tmp_path / "judgments.db"
+    assert not holds_answers(path)
+    with closing(Ledger(path)) as ledger:
+        assert not holds_answers(path)
+        ledger.begin(0, "c", "t", "j")
+        ledger.put([(Completion(key="k"), None)])
+    assert holds_answers(path)
+    path.write_bytes(b"this is not SQLite " * 100)
+    assert holds_answers(path), "what cannot be read is not taken for empty"

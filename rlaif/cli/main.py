@@ -64,8 +64,10 @@ def _end(message: str, code: int) -> NoReturn:
     # A model that is still loading or computing in a child process must not hold up the end.
     for child in multiprocessing.active_children():
         child.kill()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # A stream that was closed before the start is None.
+        if stream is not None:
+            stream.flush()
     os._exit(code)
 
 

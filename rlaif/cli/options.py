@@ -88,7 +88,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @contextmanager
 def progress(noun: str) -> Iterator[Watcher | None]:
     """Show progress on stderr while the block runs; nothing where stderr is no terminal."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

@@ -14,7 +14,7 @@ from rlaif.errors import InputError
 
 @click.command("show", short_help="Show one pair of a run with its rationales, side by side.")
 @click.argument("run")
-@click.argument("pair_id", metavar="ID", required=False)
+@click.argument("pair_id", metavar="[ID]", required=False)
 @json_option
 def show_command(run: str, pair_id: str | None, as_json: bool) -> None:
     """Show one pair: the prompt, both responses, each objective's label, and the rationales for both orders.

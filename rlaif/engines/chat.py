@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+# A chat template ends a prompt with a few words after its last special token.
+_NEAR_CHARS = 200
 _BREAKS = (BREAK, "\u2060", " ")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 # White space that a vocabulary may join to a choice.
@@ -77,6 +79,7 @@ class ChatTokenizer:
         self._break = self._find_break(special)
         self._takes = {role: self._probe(role) for role in ("system", "developer")}
         self._choice_ids: dict[str, list[int]] = {}
+        self._tail_ids: dict[str, list[int]] = {}
         longest = max((len(token) for token in tokenizer.get_vocab()), default=1)
         self._most_chars = self.max_length * longest
 
@@ -191,6 +194,23 @@ class ChatTokenizer:
         return [
             ids if text or not original else too_long for ids, text, original in zip(encoded, fits, texts, strict=True)
         ]
+
+    def encode_on(self, prompt: str, prompt_ids: list[int], text: str) -> list[int]:
+        """Encode `text`, which goes on from `prompt`, without tokenizing the whole prompt again.
+
+        No token spans a special token, so the ids before the prompt's last one stay as they are.
+        """
+        near = max(0, len(prompt) - _NEAR_CHARS)
+        found = [match.start() for match in self._special.finditer(prompt, near)] if self._special else []
+        if not found:
+            return self.encode([text])[0]
+        tail = prompt[found[-1] :]
+        if tail not in self._tail_ids:
+            self._tail_ids[tail] = self._encode(tail)
+        known = self._tail_ids[tail]
+        if not known or prompt_ids[-len(known) :] != known:
+            return self.encode([text])[0]
+        return [*prompt_ids[: -len(known)], *self.encode([text[found[-1] :]])[0]]
 
     def _encode(self, text: str) -> list[int]:
         return cast("list[int]", self.tokenizer.encode(text, add_special_tokens=False))

@@ -35,6 +35,7 @@ class _Flight:
 
     request: JudgeRequest
     prompt: str
+    prompt_ids: list[int]
     text: str = ""
     finish: FinishReason = "stop"
     prompt_tokens: int = 0
@@ -138,7 +139,7 @@ class VllmEngine:
             if fault := self._chat.too_long(len(ids), 1 if reads else reserve + 16):
                 failed.append(Completion(key=request.key, error=fault, finish_reason="error"))
                 continue
-            flight = _Flight(request, prompt, text=request.rationale or "", reading=reads)
+            flight = _Flight(request, prompt, ids, text=request.rationale or "", reading=reads)
             limit = min(request.max_tokens, self._chat.max_length - len(ids) - reserve)
             self._add(
                 flight,
@@ -184,7 +185,7 @@ class VllmEngine:
             # The marker was quoted inside a thought: let the judge think on.
             flight.text += request.verdict_prefix
             text = flight.prompt + self._chat.neutral(flight.text, keep_thinking=True)
-            ids = self._chat.encode([text])[0]
+            ids = self._chat.encode_on(flight.prompt, flight.prompt_ids, text)
             left = request.max_tokens - flight.completion_tokens
             room = self._chat.max_length - len(ids) - 8 - len(request.verdict_prefix)
             if min(left, room) > 0:
@@ -192,7 +193,8 @@ class VllmEngine:
                 return None
             flight.finish = "length"
         flight.text, _ = cut_at_verdict(flight.text, request.verdict_prefix, thought_opened=opened)
-        ids = self._chat.encode([self._chat.verdict_text(request, flight.prompt, flight.text)])[0]
+        text = self._chat.verdict_text(request, flight.prompt, flight.text)
+        ids = self._chat.encode_on(flight.prompt, flight.prompt_ids, text)
         if fault := self._chat.too_long(len(ids), 1):
             return Completion(key=request.key, rationale=flight.text, error=fault, finish_reason="error")
         flight.reading = True

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rlaif.data.pairs import Reject, read_prompts
 from rlaif.data.sources import open_source
@@ -23,6 +23,8 @@ from rlaif.prompts import neutral_control
 from rlaif.store import Ledger
 from rlaif.types import Completion, Frozen, JudgeRequest, Message, Prompt
 
+_Row = TypeVar("_Row")
+
 
 class GenerateSummary(Frozen):
     """What was sampled."""
@@ -36,6 +38,16 @@ class GenerateSummary(Frozen):
     rejected: int
     completion_tokens: int
     seconds: float
+
+
+def first_usable(rows: Iterable[_Row | Reject], limit: int | None) -> Iterator[_Row | Reject]:
+    """Yield rows up to the `limit`-th usable one, and the rejects among them."""
+    used = 0
+    for row in rows:
+        used += not isinstance(row, Reject)
+        yield row
+        if used == limit:
+            return
 
 
 def generate_responses(
@@ -53,7 +65,7 @@ def generate_responses(
     come. Prompts that cannot be used are left out and counted; two equal responses are kept as they are.
 
     Raises:
-        InputError: the data, the model or an option cannot be used.
+        InputError: the data, the model or an option cannot be used, or `out` is a file of another making.
         Interrupted: Ctrl-C; the same call continues.
         RunError: a server, disk or model failed; the same call continues.
     """
@@ -65,21 +77,19 @@ def generate_responses(
     name, model = resolve_model(policy.model, engine.engine, engine.base_url, engine.args)
 
     def prompts() -> Iterator[tuple[int, Prompt] | Reject]:
-        used = 0
-        for row in read_prompts(rows, source.columns):
-            used += not isinstance(row, Reject)
-            yield row
-            if used == source.limit:
-                return
+        return first_usable(read_prompts(rows, source.columns), source.limit)
 
     def load() -> Engine:
         return make_engine(name, model, engine.args, base_url=engine.base_url, concurrency=engine.concurrency)
 
+    kept = out.with_name(out.name + ".db")
+    if out.exists() and not kept.exists():
+        raise InputError(f"{out}: exists and was not made by rlaif generate; move it away, or choose another --out.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(out, error) from None
-    with closing(Ledger(out.with_name(out.name + ".db"))) as ledger:
+    with closing(Ledger(kept)) as ledger:
         ledger.begin(0, "", "", model.digest)
         known = min(rows.rows, source.limit or rows.rows) if rows.rows is not None else None
         asker = Asker(ledger, lambda done: None, load, atomic_batch_of(name), watch, rows=known, per_row=policy.n)

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from rlaif.errors import InputError, RunError
 from rlaif.types import Frozen
 from rlaif.version import __version__
@@ -44,8 +46,13 @@ def read_manifest(run: Path) -> Manifest | None:
         return None
     except NotADirectoryError:
         raise InputError(f"{run}: not a folder; give --out a folder for the run.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a manifest ({str(error).splitlines()[0]}); choose another --out.") from None
+    except ValidationError as errors:
+        first = errors.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        fact = f"{where}: {first['msg']}" if where else first["msg"]
+        raise InputError(f"{path}: not a manifest ({fact}); restore it, or use another run folder.") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
 def write_atomically(path: Path, text: str) -> None:

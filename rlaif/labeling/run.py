@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from rlaif.constitution import Constitution, load_constitution
-from rlaif.data.pairs import Reject, holds_only_prompts, read_pairs
+from rlaif.data.pairs import Reject, holds_only_prompts, read_pairs, read_prompts
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine, EngineKind, ModelIdentity
 from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
 from rlaif.errors import InputError
 from rlaif.labeling.ask import Asker, Interrupted, Tally, Watcher
-from rlaif.labeling.generate import generate_responses
+from rlaif.labeling.generate import first_usable, generate_responses
 from rlaif.labeling.manifest import (
     Manifest,
     cannot_write,
@@ -29,7 +30,7 @@ from rlaif.labeling.settings import LabelSettings
 from rlaif.labeling.verdicts import read_choice
 from rlaif.labeling.write import Written, write_labels
 from rlaif.prompts import Template, load_template
-from rlaif.store import Ledger
+from rlaif.store import Ledger, holds_answers
 from rlaif.types import Frozen, JudgeRequest, Pair, Provenance
 from rlaif.version import __version__
 
@@ -75,6 +76,11 @@ class LabelRun:
             raise InputError(
                 f"{self.source.name}: holds prompts and no responses; add --policy MODEL to sample two each."
             )
+        if settings.policy and any(not isinstance(row, Reject) for row in islice(self.rows(), 100)):
+            raise InputError(
+                f"{self.source.name}: holds responses already; drop --policy to label them, or sample others with "
+                "rlaif generate and label that file."
+            )
 
     def resolve_judge(self) -> tuple[EngineKind, ModelIdentity]:
         """Choose the engine and fingerprint the judge, without loading it."""
@@ -108,12 +114,14 @@ class LabelRun:
 
     def rows(self, source: Source | None = None) -> Iterator[tuple[int, Pair] | Reject]:
         """Read the pairs, up to `--limit` usable ones."""
-        used = 0
-        for row in read_pairs(source or self.source, self.settings.source.columns if source is None else {}):
-            used += not isinstance(row, Reject)
-            yield row
-            if used == self.settings.source.limit:
-                return
+        columns = self.settings.source.columns if source is None else {}
+        return first_usable(read_pairs(source or self.source, columns), self.settings.source.limit)
+
+    def rejects(self) -> Iterator[Reject]:
+        """Read the rows of the data, pairs or a policy's prompts, that cannot be used."""
+        given = self.settings.source
+        prompts = first_usable(read_prompts(self.source, given.columns), given.limit)
+        return (row for row in (prompts if self.settings.policy else self.rows()) if isinstance(row, Reject))
 
     def deciding(self, engine: str, judge: ModelIdentity) -> dict[str, Any]:
         """The settings that decide the labels: a run is continued only under the same."""
@@ -177,7 +185,9 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
             ) from None
         ledger.forget_older()
         provenance = run.provenance(judge)
-        written = write_labels(run.rows(source), ledger, run.constitution, run.objectives, provenance, out)
+        # What the policy could not be asked is told as well.
+        rows = chain(run.rejects() if source else (), run.rows(source))
+        written = write_labels(rows, ledger, run.constitution, run.objectives, provenance, out)
         summary = _summary(out, ledger, asker.tally, written)
     counts = summary.model_dump(exclude={"run", "seconds", "asked", "reused"})
     session = {"asked": summary.asked, "reused": summary.reused, "seconds": round(summary.seconds, 3)}
@@ -192,7 +202,7 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
 
 
 def _refuse_rejects(run: LabelRun) -> None:
-    rejects = [row for row in run.rows() if isinstance(row, Reject)]
+    rejects = list(run.rejects())
     if rejects:
         lines = [f"{run.source.name}:{reject.line}: {reject.reason}" for reject in rejects[:20]]
         more = [f"… and {len(rejects) - 20:,} more"] if len(rejects) > 20 else []
@@ -209,13 +219,17 @@ def _continue_or_start(out: Path, deciding: dict[str, Any], *, update: bool) -> 
     deciding = json.loads(json.dumps(deciding))
     old = read_manifest(out)
     if old is None:
-        if (out / "judgments.db").exists():
-            raise InputError(f"{out}: holds judgments.db but no manifest.json; choose another --out.")
+        # What was not written by a run is not to be overwritten by one.
+        held = next((name for name in ("judgments.db", "labels.jsonl", "rejects.jsonl") if (out / name).exists()), None)
+        if held:
+            raise InputError(f"{out}: holds {held} but no manifest.json; choose another --out.")
         return Manifest(settings=deciding, versions=library_versions())
     changed = changed_settings(old.settings, deciding)
     if not changed:
         return old.model_copy(update={"state": "running"})
-    if not update:
+    # A first try that ended before any answer has nothing to protect.
+    answered = any(holds_answers(out / name) for name in ("judgments.db", "responses.jsonl.db"))
+    if answered and not update:
         listed = "; ".join(changed)
         raise InputError(
             f"{out}: made with other settings ({listed}); add --update to ask what they change, or use another --out."
