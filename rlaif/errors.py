@@ -17,3 +17,7 @@ class InputError(RlaifError):
 
 class RunError(RlaifError):
     """Something failed while running: a server, a disk, a model (exit code 1)."""
+
+
+class Interrupted(RunError):
+    """Ctrl-C or a termination signal; what was answered is kept."""

@@ -59,7 +59,7 @@ class TemplateHead(Frozen):
     """The YAML head of a template."""
 
     verdict: Visible = "Verdict:"
-    choices: Annotated[tuple[Visible, ...], Field(min_length=2, max_length=20)] = ("A", "B")
+    choices: Annotated[tuple[Visible, ...], Field(min_length=2, max_length=2)] = ("A", "B")
     rationale: bool = True
 
     @field_validator("choices")

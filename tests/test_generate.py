@@ -77,7 +77,7 @@ def test_one_response_at_temperature_zero_is_fine_two_are_not(tiny_judge: Path, 
 def test_prompts_that_cannot_be_used_are_rejected_with_a_policy_too(stub: RunningStub, tmp_path: Path) -> None:
     prompts = write_lines(tmp_path / "prompts.jsonl", [{"prompt": "One?"}, {"prompt": 5}, {"prompt": "Two?"}])
     options: dict[str, Any] = {"policy": "stub", "base_url": stub.url, "template": "direct"}
-    with pytest.raises(InputError, match=r"jsonl:2: prompt is a number.*\n1 rows cannot be used"):
+    with pytest.raises(InputError, match=r"jsonl:2: prompt is a number.*\n1 row cannot be used"):
         package.label(prompts, tmp_path / "strict", strict=True, **options)
     assert not (tmp_path / "strict").exists()
     summary = package.label(prompts, tmp_path / "run", **options)

@@ -77,6 +77,21 @@ def test_an_interrupt_ends_at_once_and_says_how_to_go_on(number: int, tmp_path: 
         assert f"{360 - kept} asked, {kept} reused" in done.stdout
 
 
+def test_no_interrupt_is_lost(tmp_path: Path) -> None:
+    """Whatever the loop was doing when the signal came."""
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(2000))
+    with RunningStub(StubSettings(delay_s=0.02)) as stub:
+        for number in range(6):
+            run = tmp_path / str(number)
+            process = start("label", data, "--base-url", stub.url, "--template", "direct", "--out", run)
+            wait_for(run, 100 + 137 * number, process)
+            process.send_signal(signal.SIGTERM if number % 2 else signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+            assert process.returncode == 1
+            assert "Traceback" not in err
+            assert "Give the same command to continue." in err
+
+
 def test_an_interrupt_while_a_model_computes(tmp_path: Path, tiny_judge: Path) -> None:
     data = write_lines(tmp_path / "pairs.jsonl", made_pairs(60))
     run = tmp_path / "run"
@@ -110,10 +125,11 @@ def test_a_disk_that_fills_up(tmp_path: Path, stub: RunningStub, rlaif: Cli) -> 
 def test_a_file_that_cannot_be_replaced(tmp_path: Path, pairs: Path, stub: RunningStub, rlaif: Cli) -> None:
     """`labels.jsonl` cannot be written: one line, and the answers stay."""
     run = tmp_path / "run"
-    run.mkdir()
-    (run / "labels.jsonl").mkdir()
     arguments = ("label", pairs, "--base-url", stub.url, "--template", "direct", "--out", run)
-    done = rlaif(*arguments)
+    assert rlaif(*arguments, "--objective", "honesty").returncode == 0
+    (run / "labels.jsonl").unlink()
+    (run / "labels.jsonl").mkdir()
+    done = rlaif(*arguments, "--update")
     assert done.returncode == 1
     assert f"{run}/labels.jsonl: cannot be written" in done.stderr
     assert answered(run) == 72

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from rlaif.errors import RlaifError
+from rlaif.errors import Interrupted, RlaifError
 from rlaif.version import __version__
 
 _COMMANDS = {
@@ -84,7 +84,7 @@ def main() -> None:
     except RlaifError as error:
         if debug:
             raise
-        if type(error).__name__ == "Interrupted":
+        if isinstance(error, Interrupted):
             _end(f"\n{error}", error.exit_code)
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)

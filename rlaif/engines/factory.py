@@ -52,7 +52,7 @@ def vllm_can_run() -> bool:
 
 
 def resolve_model(
-    model: str, engine: EngineName, base_url: str | None, args: Mapping[str, str]
+    model: str, engine: EngineName, base_url: str | None, args: Mapping[str, str], option: str = "--judge"
 ) -> tuple[EngineKind, ModelIdentity]:
     """Choose the engine, and fingerprint the model without loading it.
 
@@ -65,7 +65,7 @@ def resolve_model(
         from rlaif.engines.server import identify_served
 
         assert base_url is not None, "choose_engine takes server only with a base URL"
-        return chosen, identify_served(base_url, None if model == STARTER else model)
+        return chosen, identify_served(base_url, None if model == STARTER else model, option=option)
     if model == STARTER:
         raise InputError(
             "--judge starter: this version has no built-in judge yet; give a model folder, a hub id, "

@@ -16,6 +16,7 @@ from rlaif.engines.base import EngineArgs, ModelIdentity
 from rlaif.engines.chat import THINK_CLOSE, THINK_OPEN, before_verdict, cut_at_verdict, is_thinking
 from rlaif.engines.dialect import Dialect, learn_dialect
 from rlaif.engines.http import AnsweredError, HttpClient
+from rlaif.engines.interrupts import interrupts_call
 from rlaif.errors import InputError, RunError
 from rlaif.prompts import neutral_control
 from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
@@ -60,7 +61,9 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def identify_served(base_url: str, model: str | None, *, patience_s: float = 10.0) -> ModelIdentity:
+def identify_served(
+    base_url: str, model: str | None, *, patience_s: float = 10.0, option: str = "--judge"
+) -> ModelIdentity:
     """Ask a server which models it serves, and pick `model`, or its only one.
 
     Raises:
@@ -90,7 +93,7 @@ def identify_served(base_url: str, model: str | None, *, patience_s: float = 10.
             digest = hashlib.sha256(f"served:{name}:{entry.get('root')}".encode()).hexdigest()
             return ModelIdentity(name=name, digest=digest)
     names = ", ".join(served) or "no model"
-    raise InputError(f"{url}: serves {names}, not {model or 'one model'}; name one with --judge.")
+    raise InputError(f"{url}: serves {names}, not {model or 'one model'}; name one with {option}.")
 
 
 class ServerEngine:
@@ -117,6 +120,7 @@ class ServerEngine:
             token=_token(),
         )
         self._loop = _new_loop()
+        self._running: asyncio.Task[Any] | None = None
         self._dialect: Dialect | None = None
         self._definite_noes = self._answers = 0
         self.details: Mapping[str, Any] = {}
@@ -129,28 +133,36 @@ class ServerEngine:
             return
         done: list[Completion] = []
         tasks: set[asyncio.Task[None]] = set()
-        try:
-            self._run(self._open(first))
-            tasks = self._start_workers(first, waiting, done)
-            while tasks:
-                fault: Exception | None = None
-                try:
-                    self._run(self._some(tasks, done))
-                except Exception as error:
-                    fault = error
-                # What was answered before the fault is paid for, and stands.
-                ready, done[:] = done[:], []
-                yield from ready
-                if fault is not None:
-                    raise fault
-        finally:
-            self._run(self._stop(tasks))
+        with interrupts_call(self._loop, self._interrupt):
+            try:
+                self._run(self._open(first))
+                tasks = self._start_workers(first, waiting, done)
+                while tasks:
+                    fault: BaseException | None = None
+                    try:
+                        self._run(self._some(tasks, done))
+                    except (Exception, KeyboardInterrupt) as error:
+                        fault = error
+                    # What was answered before the fault is paid for, and stands.
+                    ready, done[:] = done[:], []
+                    yield from ready
+                    if fault is not None:
+                        raise fault
+            finally:
+                self._run(self._stop(tasks))
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        task: asyncio.Task[_T] = self._loop.create_task(work)
+        self._running = task
         try:
-            return self._loop.run_until_complete(work)
-        finally:
-            work.close()
+            return self._loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            # Only an interrupt cancels it.
+            raise KeyboardInterrupt from None
+
+    def _interrupt(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
 
     async def _open(self, first: JudgeRequest) -> None:
         await self._client.open()

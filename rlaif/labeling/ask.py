@@ -9,17 +9,13 @@ from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
 from rlaif.engines.base import Engine
-from rlaif.errors import RunError
+from rlaif.errors import Interrupted
 from rlaif.store import Ledger
 from rlaif.types import Completion, JudgeRequest, Reading
 
 _PLANNED_AT_ONCE = 384
 _COMMIT_ANSWERS, _COMMIT_S = 512, 0.5
 _T = TypeVar("_T")
-
-
-class Interrupted(RunError):
-    """Ctrl-C or a termination signal; what was answered is kept."""
 
 
 @dataclass

@@ -13,12 +13,12 @@ from rlaif.data.sources import open_source
 from rlaif.engines.base import Engine, ModelIdentity
 from rlaif.engines.chat import THINK_CLOSE
 from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
-from rlaif.errors import InputError
-from rlaif.labeling.ask import Asker, Interrupted, Watcher
+from rlaif.errors import InputError, Interrupted
+from rlaif.labeling.ask import Asker, Watcher
 from rlaif.labeling.manifest import cannot_write
 from rlaif.labeling.plan import policy_key
 from rlaif.labeling.settings import DataSettings, EngineSettings, PolicySettings
-from rlaif.labeling.write import replacing
+from rlaif.labeling.write import reject_line, replacing
 from rlaif.prompts import neutral_control
 from rlaif.store import Ledger
 from rlaif.types import Completion, Frozen, JudgeRequest, Message, Prompt
@@ -62,7 +62,8 @@ def generate_responses(
 
     A line is `{"id", "prompt", "responses": [text …], "finish_reasons": […], "tags", "policy"}`; with two responses
     also `response_a` and `response_b`, so that the file can be labelled as it is. Answers are kept in `OUT.db` as they
-    come. Prompts that cannot be used are left out and counted; two equal responses are kept as they are.
+    come. Prompts that cannot be used, or of which a sample failed, go to `OUT.rejects.jsonl` (in place of OUT's ending)
+    with line and reason; two equal responses are kept as they are.
 
     Raises:
         InputError: the data, the model or an option cannot be used, or `out` is a file of another making.
@@ -74,7 +75,7 @@ def generate_responses(
             f"--n {policy.n} at temperature 0 gives the same response {policy.n} times; set a temperature."
         )
     rows = open_source(source.data, split=source.split, config=source.config)
-    name, model = resolve_model(policy.model, engine.engine, engine.base_url, engine.args)
+    name, model = resolve_model(policy.model, engine.engine, engine.base_url, engine.args, option="--policy")
 
     def prompts() -> Iterator[tuple[int, Prompt] | Reject]:
         return first_usable(read_prompts(rows, source.columns), source.limit)
@@ -109,23 +110,36 @@ def generate_responses(
             why = f"; line {first.line}: {first.reason}" if first else ""
             raise InputError(f"{rows.name}: no prompt can be used{why}.")
         counts = {"prompts": 0, "responses": 0, "failed": 0, "rejected": 0}
-        with replacing(out) as file:
+        with replacing(out) as file, replacing(rejects_beside(out)) as rejects:
             for row in prompts():
-                if isinstance(row, Reject):
+                found = [] if isinstance(row, Reject) else [ledger.get(r.key) for r in _requests(row[1], policy, model)]
+                answers = [answer for answer in found if answer is not None]
+                reject = row if isinstance(row, Reject) else _failed(*row, answers)
+                if reject is not None:
+                    rejects.write(reject_line(reject))
                     counts["rejected"] += 1
-                    continue
-                answers = [ledger.get(request.key) for request in _requests(row[1], policy, model)]
-                good = [answer for answer in answers if answer is not None and answer.error is None]
-                counts["failed"] += len(answers) - len(good)
-                if good:
+                    counts["failed"] += sum(answer.error is not None for answer in answers)
+                elif not isinstance(row, Reject):
+                    file.write(json.dumps(_line(row[1], answers, model), ensure_ascii=False) + "\n")
                     counts["prompts"] += 1
-                    counts["responses"] += len(good)
-                    file.write(json.dumps(_line(row[1], good, model), ensure_ascii=False) + "\n")
+                    counts["responses"] += len(answers)
     tally = asker.tally
     tokens = {"completion_tokens": tally.completion_tokens, "seconds": tally.seconds}
     return GenerateSummary.model_validate(
         {"out": str(out), "asked": tally.asked, "reused": tally.reused, **counts, **tokens}
     )
+
+
+def rejects_beside(out: Path) -> Path:
+    """Where the rejects of a file of responses are."""
+    return out.with_name(f"{out.stem}.rejects.jsonl")
+
+
+def _failed(line: int, prompt: Prompt, answers: list[Completion]) -> Reject | None:
+    error = next((answer.error for answer in answers if answer.error is not None), None)
+    if error is None:
+        return None
+    return Reject(line, f"the policy gave no response: {error}", {"id": prompt.id})
 
 
 def _requests(prompt: Prompt, policy: PolicySettings, model: ModelIdentity) -> list[JudgeRequest]:

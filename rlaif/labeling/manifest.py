@@ -20,13 +20,15 @@ from rlaif.version import __version__
 class Manifest(Frozen):
     """A run's settings, digests, versions and counts.
 
-    `settings` holds what decides the labels: a run is continued only under the same. `generation` counts updates.
+    `settings` holds what decides the labels: a run is continued only under the same.
+    `options` are all options as given. `generation` counts updates.
     """
 
     rlaif: str = __version__
     state: str = "running"
     generation: int = 0
     settings: Mapping[str, Any]
+    options: Mapping[str, Any] = {}
     engine: Mapping[str, Any] = {}
     versions: Mapping[str, str] = {}
     counts: Mapping[str, Any] = {}

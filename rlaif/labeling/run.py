@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,9 +15,9 @@ from rlaif.data.pairs import Reject, holds_only_prompts, read_pairs, read_prompt
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine, EngineKind, ModelIdentity
 from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
-from rlaif.errors import InputError
-from rlaif.labeling.ask import Asker, Interrupted, Tally, Watcher
-from rlaif.labeling.generate import first_usable, generate_responses
+from rlaif.errors import InputError, Interrupted
+from rlaif.labeling.ask import Asker, Tally, Watcher
+from rlaif.labeling.generate import first_usable, generate_responses, rejects_beside
 from rlaif.labeling.manifest import (
     Manifest,
     cannot_write,
@@ -28,11 +29,15 @@ from rlaif.labeling.manifest import (
 from rlaif.labeling.plan import Planner
 from rlaif.labeling.settings import LabelSettings
 from rlaif.labeling.verdicts import read_choice
-from rlaif.labeling.write import Written, write_labels
+from rlaif.labeling.write import Written, read_rejects, write_labels
 from rlaif.prompts import Template, load_template
 from rlaif.store import Ledger, holds_answers
 from rlaif.types import Frozen, JudgeRequest, Pair, Provenance
 from rlaif.version import __version__
+
+RESPONSES = "responses.jsonl"
+# What an engine computes in; two of them give two sets of numbers.
+_NUMERIC_ARGS = ("dtype", "quantization", "kv_cache_dtype", "hf_overrides")
 
 
 class LabelSummary(Frozen):
@@ -87,13 +92,26 @@ class LabelRun:
         engine = self.settings.engine
         return resolve_model(self.settings.judge, engine.engine, engine.base_url, engine.args)
 
+    def resolve_policy(self) -> ModelIdentity:
+        """Fingerprint the policy, without loading it."""
+        assert self.settings.policy is not None, "called with a policy only"
+        where = self.settings.policy_engine or self.settings.engine
+        return resolve_model(self.settings.policy.model, where.engine, where.base_url, where.args, option="--policy")[1]
+
+    def judge_digest(self, judge: ModelIdentity) -> str:
+        """What stands for the judge in every key: the model, and the numbers it was told to compute in."""
+        told = {name: self.settings.engine.args[name] for name in _NUMERIC_ARGS if name in self.settings.engine.args}
+        if not told:
+            return judge.digest
+        return hashlib.sha256(json.dumps([judge.digest, told], sort_keys=True).encode()).hexdigest()
+
     def planner(self, judge: ModelIdentity) -> Planner:
         """Make the planner for a judge."""
         settings = self.settings
         return Planner(
             self.constitution,
             self.template,
-            judge.digest,
+            self.judge_digest(judge),
             objectives=self.objectives,
             principles=settings.principles,
             orders=settings.orders,
@@ -141,6 +159,7 @@ class LabelRun:
             "judge": judge.name,
             "judge_digest": judge.digest,
             "engine": engine,
+            "policy_digest": self.resolve_policy().digest if s.policy else None,
             "engine_args": {name: value for name, value in s.engine.args.items() if name not in patient},
         }
 
@@ -169,7 +188,8 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
         _refuse_rejects(run)
     engine_name, judge = run.resolve_judge()
     out = settings.out
-    manifest = _continue_or_start(out, run.deciding(engine_name, judge), update=settings.update)
+    options = settings.model_dump(mode="json", exclude={"update", "strict"})
+    manifest = _continue_or_start(out, run.deciding(engine_name, judge), options, update=settings.update)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -185,8 +205,9 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
             ) from None
         ledger.forget_older()
         provenance = run.provenance(judge)
-        # What the policy could not be asked is told as well.
-        rows = chain(run.rejects() if source else (), run.rows(source))
+        # Prompts that the policy was not or could not be asked are told as well.
+        unanswered = read_rejects(rejects_beside(out / RESPONSES)) if source else ()
+        rows = chain(unanswered, run.rows(source))
         written = write_labels(rows, ledger, run.constitution, run.objectives, provenance, out)
         summary = _summary(out, ledger, asker.tally, written)
     counts = summary.model_dump(exclude={"run", "seconds", "asked", "reused"})
@@ -206,11 +227,12 @@ def _refuse_rejects(run: LabelRun) -> None:
     if rejects:
         lines = [f"{run.source.name}:{reject.line}: {reject.reason}" for reject in rejects[:20]]
         more = [f"… and {len(rejects) - 20:,} more"] if len(rejects) > 20 else []
-        count = f"{len(rejects):,} rows cannot be used; fix them or drop --strict. Nothing was asked."
+        noun = "row" if len(rejects) == 1 else "rows"
+        count = f"{len(rejects):,} {noun} cannot be used; fix them or drop --strict. Nothing was asked."
         raise InputError("\n".join([*lines, *more, count]))
 
 
-def _continue_or_start(out: Path, deciding: dict[str, Any], *, update: bool) -> Manifest:
+def _continue_or_start(out: Path, deciding: dict[str, Any], options: dict[str, Any], *, update: bool) -> Manifest:
     """The manifest to go on with.
 
     Raises:
@@ -223,10 +245,10 @@ def _continue_or_start(out: Path, deciding: dict[str, Any], *, update: bool) -> 
         held = next((name for name in ("judgments.db", "labels.jsonl", "rejects.jsonl") if (out / name).exists()), None)
         if held:
             raise InputError(f"{out}: holds {held} but no manifest.json; choose another --out.")
-        return Manifest(settings=deciding, versions=library_versions())
+        return Manifest(settings=deciding, options=options, versions=library_versions())
     changed = changed_settings(old.settings, deciding)
     if not changed:
-        return old.model_copy(update={"state": "running"})
+        return old.model_copy(update={"state": "running", "options": options})
     # A first try that ended before any answer has nothing to protect.
     answered = any(holds_answers(out / name) for name in ("judgments.db", "responses.jsonl.db"))
     if answered and not update:
@@ -236,6 +258,7 @@ def _continue_or_start(out: Path, deciding: dict[str, Any], *, update: bool) -> 
         )
     new = {
         "settings": deciding,
+        "options": options,
         "state": "running",
         "generation": old.generation + 1,
         "versions": library_versions(),
@@ -246,7 +269,7 @@ def _continue_or_start(out: Path, deciding: dict[str, Any], *, update: bool) -> 
 def _sample_responses(run: LabelRun, watch: Watcher | None) -> Source:
     settings = run.settings
     assert settings.policy is not None, "called with a policy only"
-    responses = settings.out / "responses.jsonl"
+    responses = settings.out / RESPONSES
     engine = settings.policy_engine or settings.engine
     generate_responses(settings.source, settings.policy, engine, responses, watch=watch)
     return open_source(str(responses))
@@ -273,9 +296,10 @@ def _ask(
             concurrency=settings.engine.concurrency,
         )
         before, now = manifest.engine.get("dtype"), engine.details.get("dtype")
-        if before and now and before != now and not settings.update:
+        if before and now and before != now and "dtype" not in settings.engine.args:
+            # A dtype that was asked for is in the keys; one that the machine chose is not, and must not be mixed in.
             engine.close()
-            fix = f"use --engine-arg dtype={before}, or add --update"
+            fix = f"choose one with --engine-arg dtype={before} and --update, or use another --out"
             raise InputError(f"{settings.out}: made with dtype {before}, and the judge would run in {now} here; {fix}.")
         write_manifest(settings.out, manifest.model_copy(update={"engine": {**manifest.engine, **engine.details}}))
         return engine

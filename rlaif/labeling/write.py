@@ -70,7 +70,7 @@ def write_labels(
             for row in part:
                 reject = row if isinstance(row, Reject) else _failed(*row, verdicts[row[1].id])
                 if reject is not None:
-                    rejects.write(_reject_line(reject))
+                    rejects.write(reject_line(reject))
                     written.rejected += 1
                 elif not isinstance(row, Reject):
                     pair = row[1]
@@ -88,6 +88,14 @@ def _failed(line: int, pair: Pair, verdicts: Sequence[Verdict]) -> Reject | None
     return Reject(line, verdicts[0].reason or "every judgment failed", row)
 
 
-def _reject_line(reject: Reject) -> str:
+def read_rejects(path: Path) -> Iterator[Reject]:
+    """Read a file of rejects back."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield Reject(**json.loads(line))
+
+
+def reject_line(reject: Reject) -> str:
+    """One line of `rejects.jsonl`."""
     value = {"line": reject.line, "reason": reject.reason, "row": reject.row}
     return json.dumps(value, ensure_ascii=False, default=str) + "\n"
