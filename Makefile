@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VLLM_BIN := .venv-vllm/bin
 DEMO := demo
 
-.PHONY: demo test lint types tests vllm-test bench clean
+.PHONY: demo test lint types tests vllm-test clean
 
 $(BIN)/.installed: pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("rlaif needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'

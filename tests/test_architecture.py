@@ -22,7 +22,7 @@ MODULES = {
 # Lowest first. A module imports from its own layer or a lower one; "rlaif" itself only names what is loaded on use.
 LAYERS = (
     ("rlaif.version", "rlaif.errors"),
-    ("rlaif.types", "rlaif.shipped"),
+    ("rlaif.types", "rlaif.shipped", "rlaif.files"),
     ("rlaif.data", "rlaif.constitution", "rlaif.store", "rlaif.prompts"),
     ("rlaif.engines",),
     ("rlaif.labeling",),

@@ -49,12 +49,19 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...], rlaif:
         (["label", str(EXAMPLES), "--out", "x", "--columns", "answer=x"], "expected NAME=COLUMN"),
         (["label", str(EXAMPLES), "--out", "x", "--engine-arg", "dtype"], "expected NAME=VALUE"),
         (["label", str(EXAMPLES), "--out", "x", "--samples", "0"], "--samples"),
+        (
+            ["label", str(EXAMPLES), "--out", "x", "--columns", "prompt=nope", "--base-url", "{stub}"],
+            "no column 'nope' (--columns prompt=nope); the row has the columns id, prompt,",
+        ),
         (["show", "nowhere"], "no manifest.json"),
         (["nonsense"], "nonsense"),
     ],
 )
-def test_a_mistake_is_answered_by_one_line(arguments: list[str], expected: str, rlaif: Cli) -> None:
-    done = rlaif(*arguments)
+def test_a_mistake_is_answered_by_one_line(
+    arguments: list[str], expected: str, rlaif: Cli, stub: RunningStub, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "x")
+    done = rlaif(*(stub.url if word == "{stub}" else out if word == "x" else word for word in arguments))
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
-from rlaif.cli.options import json_option
+from rlaif.cli.options import data_options, json_option
 from rlaif.errors import InputError
 
 
@@ -22,6 +23,7 @@ def prompt_group() -> None:
 @click.option("--id", "pair_id", help="Show the pair with this id.")
 @click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable.")
 @click.option("--order", type=click.Choice(["ab", "ba"]), default="ab", show_default=True)
+@data_options
 @json_option
 def prompt_show(
     template: str,
@@ -31,6 +33,7 @@ def prompt_show(
     objectives: tuple[str, ...],
     order: str,
     as_json: bool,
+    **data: Any,
 ) -> None:
     """Print the exact messages that TEMPLATE makes of one pair, for each objective.
 
@@ -43,7 +46,7 @@ def prompt_show(
     from rlaif.labeling.api import label_settings
     from rlaif.labeling.run import LabelRun
 
-    settings = label_settings(pairs, ".", constitution=constitution, template=template, objectives=objectives)
+    settings = label_settings(pairs, ".", constitution=constitution, template=template, objectives=objectives, **data)
     run = LabelRun(settings)
     usable = (row[1] for row in run.rows() if not isinstance(row, Reject))
     pair = next((pair for pair in usable if pair_id in (None, pair.id)), None)

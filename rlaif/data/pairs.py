@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -124,8 +125,8 @@ def holds_only_prompts(source: Source, columns: Mapping[str, str], look_at: int 
     for count, row in enumerate(source.read()):
         if count >= look_at:
             break
-        if row.fault is None and isinstance(row.value, Mapping):
-            value = _renamed(row.value, columns)
+        with contextlib.suppress(RowError):
+            value = _checked(row, columns)
             if responses & value.keys():
                 return False
             seen = seen or "prompt" in value
@@ -145,6 +146,8 @@ def _renamed(value: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, 
     for name, column in columns.items():
         if column in value:
             named[name] = value[column]
+        elif name not in ("id", "tags"):
+            raise RowError(_missing(value, f"column {column[:40]!r} (--columns {name}={column[:40]})"))
     return named
 
 
@@ -291,7 +294,7 @@ def _tags(value: Any) -> dict[str, TagValue]:
     return {str(name): tag for name, tag in value.items()}
 
 
-def _missing(value: dict[str, Any], name: str) -> str:
+def _missing(value: Mapping[str, Any], name: str) -> str:
     columns = ", ".join(sorted(_printable(str(column)[:40]) for column in value)[:8]) or "none"
     return f"no {name}; the row has the columns {columns}"
 

@@ -14,11 +14,11 @@ from rlaif.engines.base import Engine, ModelIdentity
 from rlaif.engines.chat import THINK_CLOSE
 from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
 from rlaif.errors import InputError, Interrupted
+from rlaif.files import cannot_write, replacing
 from rlaif.labeling.ask import Asker, Watcher
-from rlaif.labeling.manifest import cannot_write
 from rlaif.labeling.plan import policy_key
 from rlaif.labeling.settings import DataSettings, EngineSettings, PolicySettings
-from rlaif.labeling.write import reject_line, replacing
+from rlaif.labeling.write import reject_line
 from rlaif.prompts import neutral_control
 from rlaif.store import Ledger
 from rlaif.types import Completion, Frozen, JudgeRequest, Message, Prompt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -12,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rlaif.errors import InputError, RunError
+from rlaif.errors import InputError
+from rlaif.files import replacing
 from rlaif.types import Frozen
 from rlaif.version import __version__
 
@@ -57,38 +57,11 @@ def read_manifest(run: Path) -> Manifest | None:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file whole, so that a reader or a crash never meets half of it.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from None
-
-
-def cannot_write(path: Path, error: OSError) -> RunError:
-    """Make the error for a file that cannot be written."""
-    return RunError(
-        f"{path}: cannot be written ({error.strerror or error}); free some space or fix the folder, then give the same "
-        "command again: what was written is kept."
-    )
-
-
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Write `manifest.json`."""
-    write_atomically(
-        run / "manifest.json",
-        json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n",
-    )
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    with replacing(run / "manifest.json") as file:
+        file.write(text + "\n")
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

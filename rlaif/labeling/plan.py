@@ -53,11 +53,11 @@ class Planner:
         self._system = template.system()
         head = template.head
         self._hash = hashlib.sha256()
-        self._update(self._hash, _KEY_VERSION, judge_digest, head.verdict, *head.choices)
-        self._update(self._hash, str(writes), repr(self._temperature), str(self._max_tokens), self._system)
+        _feed(self._hash, _KEY_VERSION, judge_digest, head.verdict, *head.choices)
+        _feed(self._hash, str(writes), repr(self._temperature), str(self._max_tokens), self._system)
         if self._temperature > 0:
             # Sampling draws by the key: another seed is to draw another rationale.
-            self._update(self._hash, str(seed))
+            _feed(self._hash, str(seed))
 
     @property
     def requests_per_pair(self) -> int:
@@ -72,7 +72,7 @@ class Planner:
         head = self._template.head
         shown = self._template.pair(pair if order == "ab" else pair.swap())
         pair_hash = self._hash.copy()
-        self._update(pair_hash, shown)
+        _feed(pair_hash, shown)
         requests = []
         for sample in range(self._samples):
             for name, objective in self._objectives.items():
@@ -80,7 +80,7 @@ class Planner:
                 principles = (drawn,) if drawn else objective.active
                 question = self._template.objective(name, objective.question, tuple(rule.text for rule in principles))
                 key = pair_hash.copy()
-                self._update(key, question, str(sample))
+                _feed(key, question, str(sample))
                 request = JudgeRequest.model_construct(
                     key=key.hexdigest(),
                     pair_id=pair.id,
@@ -108,18 +108,18 @@ class Planner:
                 return principle
         return objective.active[-1]
 
-    @staticmethod
-    def _update(digest: hashlib._Hash, *parts: str) -> None:
-        # Lengths keep two neighbouring parts from passing for two others.
-        for part in parts:
-            raw = part.encode()
-            digest.update(len(raw).to_bytes(8))
-            digest.update(raw)
+
+def _feed(digest: hashlib._Hash, *parts: str) -> None:
+    # Lengths keep two neighbouring parts from passing for two others.
+    for part in parts:
+        raw = part.encode()
+        digest.update(len(raw).to_bytes(8))
+        digest.update(raw)
 
 
 def policy_key(policy_digest: str, messages: tuple[tuple[str, str], ...], sample: int, settings: str) -> str:
     """Key of a policy's response: everything that could change it."""
     digest = hashlib.sha256()
     turns = [part for turn in messages for part in turn]
-    Planner._update(digest, _KEY_VERSION, "policy", policy_digest, settings, str(sample), *turns)
+    _feed(digest, _KEY_VERSION, "policy", policy_digest, settings, str(sample), *turns)
     return digest.hexdigest()

@@ -16,11 +16,11 @@ from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine, EngineKind, ModelIdentity
 from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
 from rlaif.errors import InputError, Interrupted
+from rlaif.files import cannot_write
 from rlaif.labeling.ask import Asker, Tally, Watcher
 from rlaif.labeling.generate import first_usable, generate_responses, rejects_beside
 from rlaif.labeling.manifest import (
     Manifest,
-    cannot_write,
     changed_settings,
     library_versions,
     read_manifest,

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from rlaif.constitution import Constitution
 from rlaif.data.pairs import Reject
+from rlaif.files import replacing
 from rlaif.labeling.ask import chunks
 from rlaif.labeling.labels import fold_label
-from rlaif.labeling.manifest import cannot_write
 from rlaif.store import Ledger
 from rlaif.types import Pair, Provenance, Verdict
 
@@ -27,26 +24,6 @@ class Written:
 
     pairs: int = 0
     rejected: int = 0
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[TextIO]:
-    """Open a file that takes the place of `path` when the block ends well.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written; `path` is as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_labels(
