@@ -134,7 +134,7 @@ def test_nothing_read_is_no_preference(p: dict[str, float | None]) -> None:
 
 def test_objectives_without_weight_decide_nothing() -> None:
     label = overall(constitution({"help": 1, "harm": 0}), harm=0.9)
-    assert (label.p_a, label.preference, label.pareto) == (None, None, "a")
+    assert (label.p_a, label.preference, label.pareto) == (None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, stub: RunningStub, rlaif: Cli) -> 
     data = write_lines(tmp_path / "pairs.jsonl", made_pairs(300))
     run = tmp_path / "run"
     arguments = ("label", data, "--base-url", stub.url, "--template", "direct", "--out", run)
-    process = start(*arguments, limit_bytes=400_000)
+    process = start(*arguments, limit_bytes=900_000)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.strip().count("\n") == 0, err
