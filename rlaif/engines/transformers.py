@@ -17,8 +17,8 @@ from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KNOWN_ARGS = ("dtype", "device", "max_model_len", "batch_tokens", "revision", "trust_remote_code")
-# Under this size a bf16 step is bound by overhead, and the casts cost more than the arithmetic saves.
-_BF16_CPU_PARAMETERS = 100_000_000
+# From here on bf16 decodes at least half as fast again (benchmarks/cpu_dtype.py); below, float32's digits are cheap.
+_BF16_CPU_PARAMETERS = 10_000_000
 _ATOMIC_BATCH = 64
 
 
@@ -282,5 +282,6 @@ def _best_device() -> str:
 
 
 def _bf16_pays_on_cpu(parameters: int) -> bool:
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return parameters >= _BF16_CPU_PARAMETERS and bool(supported and supported())
+    # A CPU without such instructions emulates bf16, slowly.
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return parameters >= _BF16_CPU_PARAMETERS and any(check() for check in checks if check is not None)
