@@ -48,3 +48,18 @@ def wait_for(run: Path, count: int, process: subprocess.Popen[str], timeout: flo
     while answered(run) < count and process.poll() is None:
         assert time.monotonic() < deadline, "the run makes no progress"
         time.sleep(0.005)
+
+
+def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[float, str]:
+    """Send a signal that ends a run; seconds until the command was gone, and what it said.
+
+    It must end as a failure that says how to go on.
+    """
+    process.send_signal(number)
+    sent = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    took = time.monotonic() - sent
+    assert process.returncode == 1
+    assert "Give the same command to continue." in err
+    assert "Traceback" not in err
+    return took, err

@@ -6,7 +6,6 @@ from contextlib import closing, nullcontext
 
 from rlaif.data.pairs import Reject
 from rlaif.engines.chat import ChatTokenizer
-from rlaif.engines.factory import choose_engine, resolve_model
 from rlaif.errors import InputError
 from rlaif.labeling.ask import chunks
 from rlaif.labeling.run import LabelRun
@@ -40,10 +39,8 @@ def count_requests(settings: LabelSettings) -> DryRun:
     if settings.policy is not None:
         raise InputError("--dry-run counts pairs; sample the responses first (rlaif generate), then label that file.")
     run = LabelRun(settings)
-    engine = settings.engine
-    server = choose_engine(engine.engine, engine.base_url) == "server"
-    _, judge = resolve_model(settings.judge, engine.engine, engine.base_url, engine.args)
-    chat = None if server else ChatTokenizer.load(judge.name, None)
+    engine, judge = run.resolve_judge()
+    chat = None if engine == "server" else ChatTokenizer.load(judge.name, None)
     planner = run.planner(judge)
     pairs = rejected = requests = to_ask = chars = counted = counted_chars = tokens = 0
     path = settings.out / "judgments.db"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +24,7 @@ from rlaif.labeling.verdicts import read_choice
 from rlaif.prompts import load_template
 from rlaif.types import JudgeRequest, Pair
 from tests.conftest import Cli
-from tests.processes import start, wait_for
+from tests.processes import interrupt, start, wait_for
 
 FLOAT32 = {"dtype": "float32"}
 GIVEN = "Response A answers the question. Response B does so too, more carefully."
@@ -187,9 +185,5 @@ def test_an_interrupt_ends_vllm_within_two_seconds(judge: Path, hh_pairs: Path, 
     run = tmp_path / "run"
     process = start(*label_arguments(judge, hh_pairs, run, "--max-tokens", "256"))
     wait_for(run, 1, process, timeout=180)
-    process.send_signal(signal.SIGINT)
-    sent = time.monotonic()
-    _, err = process.communicate(timeout=60)
-    assert time.monotonic() - sent < 2
-    assert process.returncode == 1
-    assert "Give the same command to continue." in err
+    took, _ = interrupt(process)
+    assert took < 2
