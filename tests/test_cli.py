@@ -19,7 +19,14 @@ EXAMPLES = ROOT / "examples" / "pairs.jsonl"
 
 def leaf_commands() -> list[tuple[str, ...]]:
     """Every command that does something."""
-    return [("label",), ("generate",), ("show",), ("prompt", "show")]
+    return [
+        ("label",),
+        ("generate",),
+        ("show",),
+        ("constitution", "show"),
+        ("constitution", "diff"),
+        ("prompt", "show"),
+    ]
 
 
 def test_the_commands_are_those_of_the_contract() -> None:
@@ -39,7 +46,6 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...], rlaif:
     ("arguments", "expected"),
     [
         (["label", "missing.jsonl", "--out", "x"], "missing.jsonl: no such file"),
-        (["label", str(EXAMPLES), "--out", "x"], "this version has no built-in judge yet"),
         (["label", str(EXAMPLES), "--out", "x", "--constitution", "hh"], "Did you mean hhh?"),
         (["label", str(EXAMPLES), "--out", "x", "--template", "directt"], "Did you mean direct?"),
         (["label", str(EXAMPLES), "--out", "x", "--objective", "beauty"], "has the objectives helpfulness"),

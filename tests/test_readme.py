@@ -60,6 +60,10 @@ def test_the_commands_run_in_order_and_print_what_is_shown(folder: Path) -> None
     shown = re.findall(r"^    (\d+ (?:pairs labelled|judgments).*)$", README, re.MULTILINE)
     assert len(shown) == 4
     assert all(line in printed for line in shown)
+    parts = r"honesty\b|  no-falsehood|    [-+] Prefer|\d+ pairs in both"
+    changed = re.findall(rf"^    ((?:{parts}).*)$", README, re.MULTILINE)
+    assert len(changed) == 7
+    assert set(changed) <= set(printed.splitlines())
 
 
 def test_the_constitution_shown_is_one() -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from rlaif.cli.options import data_options, engine_options, json_option, progress
+from rlaif.cli.options import data_options, engine_options, json_option, progress, starter_note
 
 
 @click.command("generate", short_help="Sample a policy's responses to prompts.")
 @click.argument("prompts")
-@click.option("--policy", required=True, metavar="HUB_ID|PATH", help="The model that answers.")
+@click.option("--policy", required=True, metavar="starter|HUB_ID|PATH", help="The model that answers.")
 @click.option("--n", type=click.IntRange(1), default=2, show_default=True, help="Responses a prompt.")
 @click.option(
     "--out",
@@ -35,7 +35,7 @@ def generate_command(prompts: str, out: str, as_json: bool, **options: Any) -> N
     """
     from rlaif.labeling import api
 
-    with progress("prompts") as watch:
+    with progress("prompts", starter_note(options)) as watch:
         summary = api.generate(prompts, out, watch=watch, **options)
     if as_json:
         click.echo(summary.model_dump_json())

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rlaif.cli.options import counted, data_options, engine_options, json_option, progress
+from rlaif.cli.options import counted, data_options, engine_options, json_option, progress, starter_note
 
 
 @click.command("label", short_help="Label preference data with a judge and a constitution.")
@@ -19,7 +19,14 @@ from rlaif.cli.options import counted, data_options, engine_options, json_option
     metavar="NAME|FILE",
     help="The principles to judge by.",
 )
-@click.option("--judge", default="starter", show_default=True, metavar="HUB_ID|PATH", help="The judge: a chat model.")
+@click.option(
+    "--judge",
+    default="starter",
+    show_default=True,
+    metavar="starter|HUB_ID|PATH",
+    help="The judge: a chat model. The built-in starter shows the flow in its own small world; it is not for real "
+    "labels.",
+)
 @click.option(
     "--template",
     default="pairwise-cot",
@@ -59,7 +66,7 @@ from rlaif.cli.options import counted, data_options, engine_options, json_option
 )
 @click.option(
     "--policy",
-    metavar="HUB_ID|PATH",
+    metavar="starter|HUB_ID|PATH",
     help="For prompts only: sample two responses each from this model, and label them.",
 )
 @click.option("--policy-base-url", metavar="URL", help="Server of the policy, where it is not the judge's.")
@@ -97,8 +104,11 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
     """
     from rlaif.labeling import api
 
+    note = starter_note(options)
     if dry_run:
         plan = api.dry_run(data, out, **options)
+        if note:
+            click.echo(note, err=True)
         if as_json:
             click.echo(plan.model_dump_json())
             return
@@ -107,7 +117,7 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
         click.echo(f"{plan.requests:,} requests, {plan.answered:,} answered already, {plan.to_ask:,} to ask")
         click.echo(f"{about}{plan.prompt_tokens:,} prompt tokens, at most {plan.most_new_tokens:,} new tokens")
         return
-    with progress("pairs") as watch:
+    with progress("pairs", note) as watch:
         summary = api.label(data, out, watch=watch, **options)
     if as_json:
         click.echo(summary.model_dump_json())

@@ -19,6 +19,7 @@ _COMMANDS = {
     "label": ("rlaif.cli.label", "label_command", "Label preference data with a judge and a constitution."),
     "generate": ("rlaif.cli.generate", "generate_command", "Sample a policy's responses to prompts."),
     "show": ("rlaif.cli.show", "show_command", "Show one pair of a run with its rationales, side by side."),
+    "constitution": ("rlaif.cli.constitution", "constitution_group", "Look at constitutions and what changed in them."),
     "prompt": ("rlaif.cli.prompt", "prompt_group", "Look at the prompts a judge reads."),
 }
 

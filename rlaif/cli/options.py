@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from rlaif.starter import JUDGE_NOTE, POLICY_NOTE, STARTER
 
 if TYPE_CHECKING:
     from rlaif.labeling.ask import Tally, Watcher
@@ -85,11 +87,30 @@ def counted(number: int, noun: str) -> str:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def starter_note(options: Mapping[str, Any]) -> str | None:
+    """The line to tell where rlaif's own model is asked; with a server its name stands for what is served."""
+    server = options["base_url"]
+    if options.get("judge") == STARTER and not server:
+        return JUDGE_NOTE
+    return POLICY_NOTE if options["policy"] == STARTER and not (server or options.get("policy_base_url")) else None
+
+
 @contextmanager
-def progress(noun: str) -> Iterator[Watcher | None]:
-    """Show progress on stderr while the block runs; nothing where stderr is no terminal."""
+def progress(noun: str, note: str | None = None) -> Iterator[Watcher | None]:
+    """Show progress on stderr while the block runs, and once the note; where stderr is no terminal only the note.
+
+    The note comes with the first answers: an error before them stays one line.
+    """
+    told = False
+
+    def tell(tally: Tally) -> None:
+        nonlocal told
+        if note and not told:
+            click.echo(note, err=True)
+        told = True
+
     if sys.stderr is None or not sys.stderr.isatty():
-        yield None
+        yield tell if note else None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -107,6 +128,7 @@ def progress(noun: str) -> Iterator[Watcher | None]:
         task = bar.add_task("", total=None, rows=0, of="?", rate=0.0, tokens=0.0, abstained=0)
 
         def watch(tally: Tally) -> None:
+            tell(tally)
             done = tally.answered
             seconds = max(tally.seconds, 1e-3)
             bar.update(

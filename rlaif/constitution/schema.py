@@ -93,6 +93,11 @@ class Constitution(Frozen):
         canonical = json.dumps(values, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @property
+    def reference(self) -> str:
+        """Name and first digits of the digest, as a label's provenance holds them."""
+        return f"{self.name}@{self.digest[:12]}"
+
     def weights_for(self, tags: Mapping[str, object]) -> dict[str, float]:
         """Weight of each objective for a pair with these tags (the first matching `by_tag` entry wins).
 

@@ -17,10 +17,19 @@ _SAMPLED_BYTES = 2**20
 
 
 class ModelIdentity(Frozen):
-    """A model and what fixes its weights: `digest` stands for it in every key."""
+    """A model and what fixes its weights: `name` is shown, `digest` stands for it in every key.
+
+    `folder` is where its files are when the name does not say so.
+    """
 
     name: str
     digest: str
+    folder: Path | None = None
+
+    @property
+    def source(self) -> str:
+        """What it is loaded from: a folder or a hub id."""
+        return self.name if self.folder is None else str(self.folder)
 
 
 class Engine(Protocol):
@@ -60,16 +69,17 @@ def identify(model: str, revision: str | None = None) -> ModelIdentity:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InputError(f"{model}: no config.json; a model folder holds config.json, weights and tokenizer files.")
-        return ModelIdentity(name=model, digest=_folder_digest(path))
+        return ModelIdentity(name=model, digest=digest_of(path.iterdir()))
     if model.startswith((".", "/", "~")) or model.count("/") > 1 or path.is_file():
         raise InputError(f"{model}: no such model folder; give a folder with config.json, or a hub id (owner/name).")
     commit = revision or _cached_commit(model) or "main"
     return ModelIdentity(name=model, digest=hashlib.sha256(f"{model}@{commit}".encode()).hexdigest())
 
 
-def _folder_digest(path: Path) -> str:
+def digest_of(files: Iterable[Path]) -> str:
+    """Fingerprint the files of a checkpoint, whatever folder they are in; documents and folders do not count."""
     digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
+    for file in sorted(files):
         if not file.is_file() or (file.suffix in {".md", ".txt", ".html"} and file.name != "merges.txt"):
             continue
         size = file.stat().st_size

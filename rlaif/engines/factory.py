@@ -11,11 +11,11 @@ from rlaif.engines.base import (
     EngineKind,
     EngineName,
     ModelIdentity,
+    digest_of,
     identify,
 )
 from rlaif.errors import InputError
-
-STARTER = "starter"
+from rlaif.starter import CHECKPOINT_FILES, STARTER, checkpoint
 
 
 def choose_engine(name: EngineName, base_url: str | None) -> EngineKind:
@@ -56,9 +56,11 @@ def resolve_model(
 ) -> tuple[EngineKind, ModelIdentity]:
     """Choose the engine, and fingerprint the model without loading it.
 
+    `starter` is the checkpoint that comes with rlaif; of a server, whatever it serves.
+
     Raises:
         InputError: no such model, or options that contradict each other.
-        RunError: the server does not answer.
+        RunError: the server does not answer, or the starter is not installed.
     """
     chosen = choose_engine(engine, base_url)
     if chosen == "server":
@@ -67,10 +69,9 @@ def resolve_model(
         assert base_url is not None, "choose_engine takes server only with a base URL"
         return chosen, identify_served(base_url, None if model == STARTER else model, option=option)
     if model == STARTER:
-        raise InputError(
-            "--judge starter: this version has no built-in judge yet; give a model folder, a hub id, "
-            "or --base-url of a server."
-        )
+        folder = checkpoint()
+        digest = digest_of(folder / name for name in CHECKPOINT_FILES)
+        return chosen, ModelIdentity(name=STARTER, digest=digest, folder=folder)
     return chosen, identify(model, args.get("revision"))
 
 

@@ -78,12 +78,12 @@ class TransformersEngine:
             fact = str(error).strip().splitlines()[0]
             raise InputError(f"--engine-arg device={device}: not usable here ({fact}); expected auto or cpu.") from None
         self._batch_tokens = batch_tokens or (65_536 if self._device.type == "cuda" else 16_384)
-        self._chat = ChatTokenizer.load(model.name, max_length or None, **hub)
+        self._chat = ChatTokenizer.load(model.source, max_length or None, **hub)
         self._chat.tokenizer.padding_side = "left"
         self._pad = self._chat.tokenizer.pad_token_id
         self._pad = self._chat.tokenizer.eos_token_id if self._pad is None else self._pad
         self._pad = 0 if self._pad is None else self._pad
-        self._model = self._load(model.name, dtype, hub)
+        self._model = self._load(model.source, dtype, hub)
         self._stop_ids = self._untilt()
         self.details: Mapping[str, Any] = {
             "dtype": str(self._model.dtype).removeprefix("torch."),
@@ -92,18 +92,18 @@ class TransformersEngine:
             "batch_tokens": self._batch_tokens,
         }
 
-    def _load(self, name: str, dtype: str, hub: dict[str, Any]) -> Any:
+    def _load(self, source: str, dtype: str, hub: dict[str, Any]) -> Any:
         wanted = _DTYPES.get(dtype, torch.float32)
         if dtype != "auto" and dtype not in _DTYPES:
             raise InputError(f"--engine-arg dtype={dtype}: expected auto, float32, bfloat16 or float16.")
         if dtype == "auto" and self._device.type != "cpu":
             wanted = torch.bfloat16
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=wanted, **hub)
+            model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=wanted, **hub)
         except Exception as error:
             fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(
-                f"{name}: the model cannot be loaded ({fact}); a judge is a causal language model."
+                f"{source}: the model cannot be loaded ({fact}); a judge is a causal language model."
             ) from None
         if dtype == "auto" and self._device.type == "cpu" and _bf16_pays_on_cpu(model.num_parameters()):
             model = model.to(torch.bfloat16)

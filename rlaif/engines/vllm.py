@@ -71,11 +71,11 @@ class VllmEngine:
             options = {"enforce_eager": True, "block_size": 32, **options}
         before = set(psutil.Process().children(recursive=True))
         try:
-            self._llm = LLM(model=model.name, **options)
+            self._llm = LLM(model=model.source, **options)
         except Exception as error:
             fact = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             hint = "set VLLM_LOGGING_LEVEL=INFO to see why, or use --engine transformers"
-            raise InputError(f"{model.name}: vLLM cannot load the model ({fact}); {hint}.") from None
+            raise InputError(f"{model.source}: vLLM cannot load the model ({fact}); {hint}.") from None
         self._children = [child for child in psutil.Process().children(recursive=True) if child not in before]
         self._reaper = Reaper(child.pid for child in self._children)
         config = self._llm.llm_engine.vllm_config

@@ -109,6 +109,7 @@ def label(data: str | Path, out: str | Path, *, watch: Watcher | None = None, **
         settings: the options of `rlaif label`, with underscores: `constitution`, `judge`, `engine`, `base_url`,
             `template`, `objectives` (a list), `principles`, `orders`, `samples`, `temperature`, `max_tokens`,
             `policy`, `limit`, `seed`, `update`, `strict`, `concurrency`, `engine_args` (a mapping), `columns`.
+            The default judge, `starter`, is a demonstration in its own small world, not for real labels.
 
     Raises:
         InputError: bad input or an option out of range.

@@ -40,7 +40,7 @@ def count_requests(settings: LabelSettings) -> DryRun:
         raise InputError("--dry-run counts pairs; sample the responses first (rlaif generate), then label that file.")
     run = LabelRun(settings)
     engine, judge = run.resolve_judge()
-    chat = None if engine == "server" else ChatTokenizer.load(judge.name, None)
+    chat = None if engine == "server" else ChatTokenizer.load(judge.source, None)
     planner = run.planner(judge)
     pairs = rejected = requests = to_ask = chars = counted = counted_chars = tokens = 0
     path = settings.out / "judgments.db"

@@ -125,7 +125,7 @@ class LabelRun:
         """Names and digests of what the labels are made with; the manifest has the digests in full."""
         return Provenance(
             judge=f"{judge.name}@{judge.digest[:12]}",
-            constitution=f"{self.constitution.name}@{self.constitution.digest[:12]}",
+            constitution=self.constitution.reference,
             template=f"{Path(self.settings.template).stem}@{self.template.digest[:12]}",
             rlaif=__version__,
         )

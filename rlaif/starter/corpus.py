@@ -1,0 +1,93 @@
+"""The training corpus: an endless, seeded stream of rows, the same for the same step on every machine."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rlaif.starter.encode import Encoder, Row
+from rlaif.starter.families import FAMILIES
+from rlaif.starter.judging import Principle, Question, ask, draw_principles, is_new_combination
+from rlaif.starter.responses import WorldPair, kinds_of, make_pair
+from rlaif.starter.world import World
+
+_BLOCK = 128  # rows
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the corpus.
+
+    Attributes:
+        policy: share of rows that teach the policy.
+        direct: share of the judge's rows that ask for a verdict without a rationale.
+        questions: branches a pair.
+        noise: share of verdicts turned round, so that a verdict is no surer than the judge is right.
+        families: those that decide the pairs.
+    """
+
+    policy: float = 0.12
+    direct: float = 0.12
+    questions: int = 4
+    noise: float = 0.0
+    families: tuple[str, ...] = tuple(FAMILIES)
+
+
+def _questions(world: World, pair: WorldPair, family: str, count: int) -> Iterator[Question]:
+    """Questions about a pair: the family it was made for both ways round, then others."""
+    wanted = Principle(family, world.rng.random() < 0.5)
+    yield ask(world, pair, [wanted])
+    yield ask(world, pair, [wanted.opposite])
+    made = 2
+    while made < count:
+        kind = world.rng.choice(("decided", "decided", "decided", "later", "later", "tie"))
+        principles = draw_principles(world, pair, kind)
+        if principles and not is_new_combination(pair.scene.kind, principles):
+            yield ask(world, pair, principles)
+            made += 1
+
+
+def rows(encoder: Encoder, seed: str, mix: Mix) -> Iterator[Row]:
+    """An endless stream of rows."""
+    rng = random.Random(seed)
+    world = World("train", rng)
+    while True:
+        if rng.random() < mix.policy:
+            pairs = [_pair(world, rng.choice(mix.families)) for _ in range(4)]
+            yield encoder.answered([(pair.scene.prompt, side.text) for pair in pairs for side in (pair.a, pair.b)])
+            continue
+        family = rng.choice(mix.families)
+        pair = _pair(world, family)
+        questions = list(_questions(world, pair, family, mix.questions))
+        verdicts = []
+        for question in questions:
+            verdict = question.better or rng.choice("AB")
+            verdicts.append("BA"["AB".index(verdict)] if question.better and rng.random() < mix.noise else verdict)
+        yield encoder.judged(pair, questions, verdicts, reason=rng.random() >= mix.direct)
+
+
+def _pair(world: World, family: str) -> WorldPair:
+    return make_pair(world, family, world.rng.choice(kinds_of(family)))
+
+
+def batches(
+    encoder: Encoder, seed: str, mix: Mix, tokens: int, start: tuple[int, int] = (0, 0)
+) -> Iterator[tuple[tuple[int, int], list[Row]]]:
+    """Batches of about `tokens` padded tokens, rows of like length together, each with where the next one starts.
+
+    A place is (block, batch in it). A block has its own seed, so that a run continues without drawing those before it.
+    """
+    for block in itertools.count(start[0]):
+        stream = rows(encoder, f"{seed}/{block}", mix)
+        pool = sorted(itertools.islice(stream, _BLOCK), key=lambda row: len(row.ids))
+        made: list[list[Row]] = [[]]
+        for row in pool:
+            if made[-1] and len(row.ids) * (len(made[-1]) + 1) > tokens:
+                made.append([])
+            made[-1].append(row)
+        random.Random(f"{seed}/{block}/order").shuffle(made)
+        for number, batch in enumerate(made):
+            if (block, number) >= start:
+                yield (block, number + 1), batch

@@ -1,0 +1,157 @@
+"""Token sequences for training: one pair as a shared prefix, then several questions about it as branches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rlaif.engines.chat import before_verdict
+from rlaif.prompts import Template
+from rlaif.starter.families import NAMES
+from rlaif.starter.judging import Question
+from rlaif.starter.responses import WorldPair
+from rlaif.starter.tokens import ASSISTANT, CHOOSE, END, JUDGE, USER
+from rlaif.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+IGNORE = -100
+# What the auxiliary heads tell of a response: every family but length, which is told of the pair.
+MARKED = tuple(name for name in NAMES if name != "length")
+
+
+@dataclass
+class Row:
+    """One row of a batch.
+
+    Attributes:
+        segments: 0 for the prefix, then 1, 2, … for the branches; a branch sees the prefix and itself.
+        targets: the next token where it is to be learned, else `IGNORE`.
+        marks: (place, 1/0/IGNORE for each of `MARKED`) at the end of each response.
+        parts: (place, 1/0 for each of `MARKED`) at the end of each sentence of a response.
+        lengths: (place, 0 A longer, 1 B longer, 2 as long) at the end of response B.
+        wants: (place, 2 * family + present) at the end of each principle.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    marks: list[tuple[int, list[int]]] = field(default_factory=list)
+    parts: list[tuple[int, list[int]]] = field(default_factory=list)
+    lengths: list[tuple[int, int]] = field(default_factory=list)
+    wants: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], segment: int, position: int, *, learn: bool = False) -> int:
+        """Append tokens, with `learn` each as the target of the one before it; returns the position after."""
+        if learn:
+            for place, token in enumerate(ids):
+                self.targets[-1] = token
+                self.targets.append(IGNORE)
+                self.ids.append(token)
+                self.segments.append(segment)
+                self.positions.append(position + place)
+        else:
+            self.ids.extend(ids)
+            self.targets.extend([IGNORE] * len(ids))
+            self.segments.extend([segment] * len(ids))
+            self.positions.extend(range(position, position + len(ids)))
+        return position + len(ids)
+
+
+class Encoder:
+    """Encodes pairs and conversations as the engines would.
+
+    No token spans a line break, so lines are encoded one by one and remembered.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, template: Template) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._lines: dict[str, list[int]] = {}
+        self._newline = self._encode("\n")
+        self._special = {token: self._encode(token) for token in (USER, ASSISTANT, END, JUDGE, CHOOSE)}
+
+    def _encode(self, text: str) -> list[int]:
+        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def text(self, text: str) -> list[int]:
+        """Encode a text without special tokens."""
+        ids: list[int] = []
+        for number, line in enumerate(text.split("\n")):
+            ids += self._newline if number else []
+            if line not in self._lines:
+                if len(self._lines) > 100_000:
+                    self._lines.clear()
+                self._lines[line] = self._encode(line) if line else []
+            ids += self._lines[line]
+        return ids
+
+    def judged(self, pair: WorldPair, questions: Iterable[Question], verdicts: Iterable[str], *, reason: bool) -> Row:
+        """A pair and questions about it, each with its answer: a verdict, and with `reason` a rationale before it."""
+        row = Row()
+        quoted = self._template.pair(pair.pair("0"))
+        at = row.add(self._special[JUDGE if reason else CHOOSE] + self._special[USER], 0, 0)
+        left: list[tuple[str, frozenset[str]]] = []
+        for line in quoted.split("\n"):
+            start = len(row.ids)
+            at = row.add(self.text(line), 0, at)
+            for response, letter in ((pair.a, "A"), (pair.b, "B")):
+                if line.endswith(f" response {letter}]") and " end of " not in line:
+                    left = list(response.parts)
+                elif line.endswith(f" end of response {letter}]"):
+                    marks = [
+                        IGNORE if response.marks[name] is None else int(bool(response.marks[name])) for name in MARKED
+                    ]
+                    row.marks.append((len(row.ids) - 1, marks))
+            found = 0
+            while left and (place := line.find(left[0][0], found)) >= 0:
+                sentence, families = left.pop(0)
+                found = place + len(sentence)
+                end = start + len(self.text(line[:found])) - 1
+                row.parts.append((end, [int(name in families) for name in MARKED]))
+            at = row.add(self._newline, 0, at)
+        longer = pair.marks("length")
+        if None not in longer:
+            row.lengths.append((row.marks[-1][0], 0 if longer[0] else 1 if longer[1] else 2))
+        at = row.add(self._newline, 0, at)
+        for segment, (question, verdict) in enumerate(zip(questions, verdicts, strict=True), 1):
+            self._branch(row, question, verdict, segment, at, reason=reason)
+        return row
+
+    def _branch(self, row: Row, question: Question, verdict: str, segment: int, at: int, *, reason: bool) -> None:
+        asked = self._template.objective("", question.question, question.texts)
+        # The last lines are the principles, one each.
+        lines = asked.split("\n")
+        first = len(lines) - len(question.principles)
+        for number, line in enumerate(lines):
+            at = row.add((self._newline if number else []) + self.text(line), segment, at)
+            if number >= first:
+                principle = question.principles[number - first]
+                row.wants.append((len(row.ids) - 1, 2 * NAMES.index(principle.family) + int(principle.present)))
+        at = row.add(self._special[END] + self._special[ASSISTANT], segment, at)
+        marker = self._template.head.verdict
+        if reason:
+            at = row.add(self.text(before_verdict(question.rationale, marker)), segment, at, learn=True)
+        else:
+            at = row.add(self.text(marker), segment, at)
+        row.add(self.text(f" {verdict}") + self._special[END], segment, at, learn=True)
+
+    def answered(self, conversations: Iterable[tuple[Sequence[Message], str]]) -> Row:
+        """Conversations with an answer to each, side by side in one row."""
+        row = Row()
+        for segment, (prompt, answer) in enumerate(conversations, 1):
+            at = 0
+            for turn in prompt:
+                opener = self._special[USER if turn.role == "user" else ASSISTANT]
+                at = row.add(opener + self.text(turn.content) + self._special[END], segment, at)
+            at = row.add(self._special[ASSISTANT], segment, at)
+            row.add(self.text(answer) + self._special[END], segment, at, learn=True)
+        return row
+
+
+def _known(mark: bool | None) -> int:
+    return IGNORE if mark is None else int(mark)

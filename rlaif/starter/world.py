@@ -1,0 +1,94 @@
+"""The starter's small world: entities, the grammar that fills its sentences, and what is kept for held-out tests."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
+from functools import cache
+from typing import Any
+
+from rlaif.starter.families import Split, read_texts
+
+_ALTERNATIVES = re.compile(r"\(([^()]*)\)")
+_SLOT = re.compile(r"\{(\w+)\}")
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiouAEIOU])")
+
+
+@cache
+def texts() -> dict[str, Any]:
+    """All sentences and entities."""
+    found: dict[str, Any] = read_texts("texts.yaml")
+    return found
+
+
+def held_out(*names: str) -> bool:
+    """Whether a combination is kept for validation and test: one in five, by hash."""
+    return hashlib.sha256("+".join(sorted(names)).encode()).digest()[0] < 51
+
+
+class World:
+    """Draws entities and sentences of one split.
+
+    Args:
+        split: `train` or a held-out one; their names, topics, things and places have nothing in common.
+        rng: where all chance comes from.
+    """
+
+    def __init__(self, split: Split, rng: random.Random) -> None:
+        self.split = split
+        self.rng = rng
+        self._side = "train" if split == "train" else "heldout"
+
+    def entity(self, kind: str) -> str:
+        """Draw a new entity."""
+        if kind == "place":
+            return self.entity("place_start") + self.entity("place_end")
+        if kind in ("street", "street2"):
+            return f"{self.entity('place_start')} {self.rng.choice(('Lane', 'Street', 'Road', 'Row'))}"
+        if kind == "owner":
+            kind = "person"
+        if kind in ("number", "number2"):
+            return str(self.rng.randint(2, 99))
+        if kind == "phone":
+            return f"{self.rng.randint(200, 999)} {self.rng.randint(1000, 9999)}"
+        found: str = self.rng.choice(texts()["entities"][kind][self._side])
+        return found
+
+    def other(self, kind: str, *but: str) -> str:
+        """Draw an entity that is none of some others."""
+        while (found := self.entity(kind)) in but:
+            pass
+        return found
+
+    def fill(self, text: str, slots: MutableMapping[str, str] | Mapping[str, str]) -> str:
+        """Choose alternatives, fill slots from `slots`, and draw what is not there."""
+        while "(" in text:
+            text = _ALTERNATIVES.sub(lambda match: self.rng.choice(match.group(1).split("|")), text)
+
+        def value(match: re.Match[str]) -> str:
+            name = match.group(1)
+            lower = name[0].lower() + name[1:]
+            found = slots.get(lower) or self.entity(lower)
+            return found[0].upper() + found[1:] if name != lower else found
+
+        return _ARTICLE.sub(r"\1n ", _SLOT.sub(value, text))
+
+    def one_of(self, options: Sequence[str], slots: Mapping[str, str]) -> str:
+        """Fill one of some sentences."""
+        return self.fill(self.rng.choice(options), slots)
+
+    def some_of(self, options: Sequence[str], count: int, slots: Mapping[str, str]) -> list[str]:
+        """Fill several different sentences; as many as there are at most."""
+        return [self.fill(text, slots) for text in self.rng.sample(list(options), min(count, len(options)))]
+
+
+def upper_first(text: str) -> str:
+    """Begin a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def lower_first(text: str) -> str:
+    """Go on with a sentence."""
+    return text[:1].lower() + text[1:]
