@@ -1,4 +1,4 @@
-# make demo: label example pairs in a minute, no GPU.   make test: lint, types, tests.
+# make demo: label example pairs in two minutes, no GPU.   make test: lint, types, tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,20 +14,22 @@ $(BIN)/.installed: pyproject.toml constraints-cpu.txt
 	$(BIN)/python -m pip install --quiet -c constraints-cpu.txt -e '.[dev]'
 	touch $@
 
-# Until a judge comes with rlaif, the demo makes one with random weights: it shows the flow, its labels mean nothing.
 demo: $(BIN)/.installed
-	@echo '== A judge with random weights: it shows the flow, its labels mean nothing =='
-	$(BIN)/python examples/tiny_judge.py $(DEMO)/judge
 	@echo '== What would be asked =='
-	$(BIN)/rlaif label examples/pairs.jsonl --judge $(DEMO)/judge --engine transformers --max-tokens 32 --out $(DEMO)/run --dry-run
-	@echo '== Labels: three objectives, both orders =='
-	$(BIN)/rlaif label examples/pairs.jsonl --judge $(DEMO)/judge --engine transformers --max-tokens 32 --out $(DEMO)/run
+	$(BIN)/rlaif label examples/pairs.jsonl --engine transformers --out $(DEMO)/run --dry-run
+	@echo '== Labels: 300 pairs, three objectives, both orders =='
+	$(BIN)/rlaif label examples/pairs.jsonl --engine transformers --out $(DEMO)/run
+	@echo '== Against the reference labels, which follow from how the pairs were made =='
+	$(BIN)/python examples/agreement.py $(DEMO)/run examples/reference.jsonl
 	@echo '== One pair, with its rationales =='
-	$(BIN)/rlaif show $(DEMO)/run tides
-	@echo '== Edited constitution: only what shows the edit is asked again =='
-	sed 's/states nothing false or made up/makes no claim that is false/' constitutions/hhh.yaml > $(DEMO)/mine.yaml
-	$(BIN)/rlaif label examples/pairs.jsonl --judge $(DEMO)/judge --engine transformers --max-tokens 32 --out $(DEMO)/run \
-	  --constitution $(DEMO)/mine.yaml --update
+	$(BIN)/rlaif show $(DEMO)/run world-000
+	@echo '== A principle turned into its opposite: only what shows it is asked again =='
+	cp $(DEMO)/run/labels.jsonl $(DEMO)/before.jsonl
+	sed 's/insults, mocks or demeans nobody/insults, mocks or demeans the person/' constitutions/hhh.yaml > $(DEMO)/mine.yaml
+	$(BIN)/rlaif label examples/pairs.jsonl --engine transformers --out $(DEMO)/run --constitution $(DEMO)/mine.yaml --update
+	$(BIN)/rlaif constitution diff hhh $(DEMO)/mine.yaml $(DEMO)/before.jsonl $(DEMO)/run
+	@echo '== Prompts answered by a policy, and the answers labelled =='
+	$(BIN)/rlaif label examples/prompts.jsonl --policy starter --engine transformers --limit 20 --out $(DEMO)/from-prompts
 	@echo 'Labels: $(DEMO)/run/labels.jsonl   Judgments: $(DEMO)/run/judgments.db   Settings and counts: $(DEMO)/run/manifest.json'
 
 test: lint types tests

@@ -14,7 +14,7 @@ from tests.conftest import Cli, environment, made_pairs, write_lines
 from tests.stub_server import RunningStub
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = ROOT / "examples" / "pairs.jsonl"
+EXAMPLES = ROOT / "tests" / "data" / "pairs.jsonl"
 
 
 def leaf_commands() -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from rlaif.errors import InputError
 from tests.conftest import Cli, read_lines, write_lines
 from tests.stub_server import RunningStub
 
-EXAMPLES = Path(__file__).parent.parent / "examples" / "prompts.jsonl"
+EXAMPLES = Path(__file__).parent / "data" / "prompts.jsonl"
 
 
 def test_responses_are_sampled_and_continued(tiny_judge: Path, tmp_path: Path) -> None:

@@ -56,9 +56,9 @@ def test_the_commands_run_in_order_and_print_what_is_shown(folder: Path) -> None
                 [sys.executable, "-c", text], cwd=folder, env=environment(), capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, done.stderr
-            assert done.stdout == "6 36 0\n"
-    shown = re.findall(r"^    (\d+ (?:pairs labelled|judgments).*)$", README, re.MULTILINE)
-    assert len(shown) == 4
+            assert done.stdout == "300 1800 0\n"
+    shown = re.findall(r"^    ([\d,]+ (?:pairs labelled|judgments).*)$", README, re.MULTILINE)
+    assert len(shown) == 6
     assert all(line in printed for line in shown)
     parts = r"honesty\b|  no-falsehood|    [-+] Prefer|\d+ pairs in both"
     changed = re.findall(rf"^    ((?:{parts}).*)$", README, re.MULTILINE)

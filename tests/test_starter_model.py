@@ -87,8 +87,7 @@ def test_guides_stand_where_they_should(encoder: Encoder) -> None:
     row = encoder.judged(pair, [question], ["A"], reason=True)
 
     def before(place: int, count: int) -> str:
-        found: str = encoder._tokenizer.decode(row.ids[max(0, place - count) : place + 1])
-        return found
+        return str(encoder._tokenizer.decode(row.ids[max(0, place - count) : place + 1]))
 
     assert [before(place, 5)[-2:] for place, _ in row.marks] == ["A]", "B]"]
     parts = [*pair.a.parts, *pair.b.parts]
@@ -107,7 +106,7 @@ def test_branches_do_not_see_each_other(encoder: Encoder) -> None:
     row = encoder.judged(pair, questions, ["A", "B", "A"], reason=True)
     other = encoder.answered([(pair.scene.prompt, pair.a.text)])
     torch.manual_seed(0)
-    model = make_model(encoder._tokenizer.vocab_size, width=128, layers=2, inner=128).eval()
+    model = make_model(encoder._tokenizer.vocab_size, width=128, layers=2, inner=128)
     batch = collate([row, other])
     bias = torch.zeros(batch.mask.shape).masked_fill(~batch.mask, float("-inf"))
     with torch.inference_mode():
@@ -184,7 +183,7 @@ def test_the_chat_template_tells_the_skills_apart() -> None:
         assert text.startswith(opening)
         assert text.endswith("<|end|><|assistant|>")
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello."}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     assert text == "<|system|>Be kind.<|end|><|user|>Hello.<|end|><|assistant|>"
 
 

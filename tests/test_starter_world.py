@@ -10,28 +10,65 @@ import pytest
 
 from rlaif.starter.evaluate import held_out_items
 from rlaif.starter.families import FAMILIES, Split, wordings
-from rlaif.starter.judging import LEADS, Principle, ask, decide, draw_principles, is_new_combination
+from rlaif.starter.judging import LEADS, Principle, ask, decide, draw_principles, is_new_combination, word
+from rlaif.starter.negation import contrary, insistent
 from rlaif.starter.responses import Response, WorldPair, kinds_of, make_pair
 from rlaif.starter.scenes import KINDS, Scene, make_scene
-from rlaif.starter.world import World, held_out, texts
+from rlaif.starter.world import World, alternatives, held_out, texts
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 OPEN_ENTITIES = ("topic", "thing", "person", "place_start", "place_end", "event", "valuable")
 
 
-def expanded(clause: str) -> set[str]:
-    """Every text that a clause with `(a|b)` stands for."""
-    pieces = re.split(r"\(([^()]*)\)", clause)
-    options = [[piece] if n % 2 == 0 else piece.split("|") for n, piece in enumerate(pieces)]
-    return {re.sub(" +", " ", "".join(chosen)).strip() for chosen in itertools.product(*options)}
-
-
 def test_wordings_of_the_splits_have_nothing_in_common() -> None:
     for family in FAMILIES:
         for present in (False, True):
-            known = {s: {text for one in wordings(family, present, s) for text in expanded(one)} for s in SPLITS}
+            known = {s: {text for one in wordings(family, present, s) for text in alternatives(one)} for s in SPLITS}
             for one, other in itertools.combinations(SPLITS, 2):
                 assert not known[one] & known[other], (family, present, known[one] & known[other])
+
+
+def test_alternatives_by_hand() -> None:
+    assert alternatives("(says|gives) a (|small )thing") == {
+        "says a thing",
+        "says a small thing",
+        "gives a thing",
+        "gives a small thing",
+    }
+
+
+@pytest.mark.parametrize(
+    ("clause", "contraries"),
+    [
+        ("insults the person", {"does not insult the person", "never insults the person"}),
+        ("reaches the point late", {"does not reach the point late", "never reaches the point late"}),
+        ("has an example", {"does not have an example", "is not one that has an example"}),
+        ("is polite to the person", {"is not polite to the person", "at no point is polite to the person"}),
+        ("relies on a made-up study", {"does not rely on a made-up study"}),
+        ("leaves out every example", {"never leaves out every example", "does not leave out every example"}),
+    ],
+)
+def test_wordings_are_turned_round(clause: str, contraries: set[str]) -> None:
+    rng = random.Random(0)
+    assert contraries <= {contrary(clause, rng) for _ in range(100)}
+
+
+@pytest.mark.parametrize(
+    "clause", ["never insults anyone", "gives no example", "without doubt is sure", "always helps out"]
+)
+def test_wordings_that_would_be_hard_to_read_are_not(clause: str) -> None:
+    assert contrary(clause, random.Random(0)) is None
+    assert insistent(clause, random.Random(0)) is None
+
+
+def test_training_never_has_a_held_out_wording() -> None:
+    """Drawn as training draws them, those turned round among them."""
+    world = World("train", random.Random(0))
+    for family in FAMILIES:
+        kept = {t for s in SPLITS[1:] for p in (True, False) for c in wordings(family, p, s) for t in alternatives(c)}
+        drawn = {word(world, Principle(family, present)) for present in (True, False) for _ in range(1500)}
+        assert len(drawn) > 500
+        assert not any(text.rstrip(".").endswith(f" {clause}") for text in drawn for clause in kept)
 
 
 def test_no_wording_stands_for_two_principles() -> None:
@@ -39,7 +76,7 @@ def test_no_wording_stands_for_two_principles() -> None:
     seen: dict[str, tuple[str, bool]] = {}
     for family, present, split in itertools.product(FAMILIES, (False, True), SPLITS):
         for clause in wordings(family, present, split):
-            for text in expanded(clause):
+            for text in alternatives(clause):
                 assert seen.setdefault(text, (family, present)) == (family, present), text
 
 

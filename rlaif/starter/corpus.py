@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rlaif.starter.encode import Encoder, Row
 from rlaif.starter.families import FAMILIES
 from rlaif.starter.judging import Principle, Question, ask, draw_principles, is_new_combination
-from rlaif.starter.responses import WorldPair, kinds_of, make_pair
+from rlaif.starter.responses import STYLES, WorldPair, kinds_of, make_pair
 from rlaif.starter.world import World
 
 _BLOCK = 128  # rows
@@ -26,6 +26,7 @@ class Mix:
         questions: branches a pair.
         noise: share of verdicts turned round, so that a verdict is no surer than the judge is right.
         families: those that decide the pairs.
+        weight: how much more often than a sentence of style, which stands in other pairs too, the other families do.
     """
 
     policy: float = 0.12
@@ -33,6 +34,7 @@ class Mix:
     questions: int = 4
     noise: float = 0.0
     families: tuple[str, ...] = tuple(FAMILIES)
+    weight: float = 3.0
 
 
 def _questions(world: World, pair: WorldPair, family: str, count: int) -> Iterator[Question]:
@@ -53,12 +55,17 @@ def rows(encoder: Encoder, seed: str, mix: Mix) -> Iterator[Row]:
     """An endless stream of rows."""
     rng = random.Random(seed)
     world = World("train", rng)
+    weights = [1.0 if family in STYLES else mix.weight for family in mix.families]
+
+    def family_drawn() -> str:
+        return rng.choices(mix.families, weights)[0]
+
     while True:
         if rng.random() < mix.policy:
-            pairs = [_pair(world, rng.choice(mix.families)) for _ in range(4)]
+            pairs = [_pair(world, family_drawn()) for _ in range(4)]
             yield encoder.answered([(pair.scene.prompt, side.text) for pair in pairs for side in (pair.a, pair.b)])
             continue
-        family = rng.choice(mix.families)
+        family = family_drawn()
         pair = _pair(world, family)
         questions = list(_questions(world, pair, family, mix.questions))
         verdicts = []

@@ -31,6 +31,8 @@ class Row:
         targets: the next token where it is to be learned, else `IGNORE`.
         marks: (place, 1/0/IGNORE for each of `MARKED`) at the end of each response.
         parts: (place, 1/0 for each of `MARKED`) at the end of each sentence of a response.
+        copies: (place, [is in the conversation too, ends three tokens that this response had before]) at each token of
+            a response: matching is what a small model learns last when it is only told the outcome.
         lengths: (place, 0 A longer, 1 B longer, 2 as long) at the end of response B.
         wants: (place, 2 * family + present) at the end of each principle.
     """
@@ -41,6 +43,7 @@ class Row:
     targets: list[int] = field(default_factory=list)
     marks: list[tuple[int, list[int]]] = field(default_factory=list)
     parts: list[tuple[int, list[int]]] = field(default_factory=list)
+    copies: list[tuple[int, list[int]]] = field(default_factory=list)
     lengths: list[tuple[int, int]] = field(default_factory=list)
     wants: list[tuple[int, int]] = field(default_factory=list)
 
@@ -96,16 +99,21 @@ class Encoder:
         quoted = self._template.pair(pair.pair("0"))
         at = row.add(self._special[JUDGE if reason else CHOOSE] + self._special[USER], 0, 0)
         left: list[tuple[str, frozenset[str]]] = []
+        conversation: set[int] = set()
+        begin = 0
         for line in quoted.split("\n"):
             start = len(row.ids)
             at = row.add(self.text(line), 0, at)
             for response, letter in ((pair.a, "A"), (pair.b, "B")):
                 if line.endswith(f" response {letter}]") and " end of " not in line:
                     left = list(response.parts)
+                    conversation = conversation or set(row.ids)
+                    begin = len(row.ids)
                 elif line.endswith(f" end of response {letter}]"):
                     marks = [
                         IGNORE if response.marks[name] is None else int(bool(response.marks[name])) for name in MARKED
                     ]
+                    row.copies += _copies(row.ids, begin, start, conversation)
                     row.marks.append((len(row.ids) - 1, marks))
             found = 0
             while left and (place := line.find(left[0][0], found)) >= 0:
@@ -151,6 +159,16 @@ class Encoder:
             at = row.add(self._special[ASSISTANT], segment, at)
             row.add(self.text(answer) + self._special[END], segment, at, learn=True)
         return row
+
+
+def _copies(ids: Sequence[int], begin: int, end: int, conversation: set[int]) -> list[tuple[int, list[int]]]:
+    seen: set[tuple[int, ...]] = set()
+    found = []
+    for place in range(begin, end):
+        three = tuple(ids[max(begin, place - 2) : place + 1])
+        found.append((place, [int(ids[place] in conversation), int(three in seen)]))
+        seen.add(three)
+    return found
 
 
 def _known(mark: bool | None) -> int:

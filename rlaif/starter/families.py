@@ -76,18 +76,11 @@ def read_texts(name: str) -> Any:
 
 @cache
 def wordings(family: str, present: bool, split: Split) -> tuple[str, ...]:
-    """Clauses that complete "Prefer the response that", with `(a|b)` for alternatives.
-
-    The held-out clauses are shared out: the first half to validation, the second to the test.
-    """
-    texts = _all_wordings()[family]["present" if present else "absent"]
-    if split == "train":
-        return tuple(texts["train"])
-    held_out = texts["heldout"]
-    half = len(held_out) // 2
-    return tuple(held_out[:half] if split == "validation" else held_out[half:])
+    """Clauses that complete "Prefer the response that", with `(a|b)` for alternatives."""
+    texts = _wordings_of(FAMILIES[family].objective)
+    return tuple(texts[family]["present" if present else "absent"][split])
 
 
 @cache
-def _all_wordings() -> dict[str, Any]:
-    return {**read_texts("principles_a.yaml"), **read_texts("principles_b.yaml")}
+def _wordings_of(objective: Objective) -> Any:
+    return read_texts(f"{objective}.yaml")

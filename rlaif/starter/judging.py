@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from rlaif.constitution.load import load_constitution
-from rlaif.starter.families import FAMILIES, SAME_LENGTH, wordings
+from rlaif.starter.families import FAMILIES, SAME_LENGTH, Split, wordings
+from rlaif.starter.negation import contrary, insistent
 from rlaif.starter.responses import WorldPair
-from rlaif.starter.world import World, held_out
+from rlaif.starter.world import World, alternatives, held_out
 
 LEADS = {
     "train": (
@@ -42,6 +43,8 @@ SHIPPED = {
     "no-falsehood": ("contradiction", False),
     "admits-doubt": ("hedge", True),
 }
+# Shares of training wordings that are made by negation: of the opposite's, and twice of its own.
+_CONTRARY, _INSISTENT = 0.35, 0.07
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 
 
@@ -89,9 +92,30 @@ def word(world: World, principle: Principle) -> str:
     known = shipped_wordings().get((principle.family, principle.present))
     if known and world.split == "train" and world.rng.random() < 0.2:
         return known
-    clause = world.fill(world.rng.choice(wordings(principle.family, principle.present, world.split)), {})
     leads = LEADS["train" if world.split == "train" else "heldout"]
-    return world.rng.choice(leads).format(re.sub(r" +", " ", clause).strip())
+    return world.rng.choice(leads).format(_clause(world, principle))
+
+
+def _clause(world: World, principle: Principle) -> str:
+    rng = world.rng
+    chance = rng.random() if world.split == "train" else 1.0
+    turned = chance < _CONTRARY
+    options = wordings(principle.family, principle.present != turned, world.split)
+    while True:
+        plain = re.sub(r" +", " ", world.fill(rng.choice(options), {})).strip()
+        if chance >= _CONTRARY + _INSISTENT:
+            return plain
+        made = contrary(plain, rng) if turned else insistent(plain, rng)
+        if made and made not in _kept(principle.family):
+            return made
+
+
+@cache
+def _kept(family: str) -> frozenset[str]:
+    """Held-out wordings of a family, with all alternatives: no turning round may make one of them."""
+    splits: tuple[Split, ...] = ("validation", "test")
+    clauses = [clause for split in splits for side in (True, False) for clause in wordings(family, side, split)]
+    return frozenset(text for clause in clauses for text in alternatives(clause))
 
 
 def decide(pair: WorldPair, principles: Sequence[Principle]) -> tuple[str, Principle | None, str | None]:

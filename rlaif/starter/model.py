@@ -81,7 +81,7 @@ def collate(rows: Sequence[Row]) -> Batch:
     )
 
 
-GUIDES = ("parts", "marks", "lengths", "wants")
+GUIDES = ("parts", "marks", "lengths", "wants", "copies")
 # Averaged over families, most of them absent, these two would be drowned by the rest.
 _WEIGHTS = {"parts": 8.0, "marks": 8.0}
 
@@ -100,6 +100,7 @@ class Guides(nn.Module):
                 "marks": nn.Linear(width, len(MARKED)),
                 "lengths": nn.Linear(width, 3),
                 "wants": nn.Linear(width, 2 * len(NAMES)),
+                "copies": nn.Linear(width, 2),
             }
         )
 
@@ -113,7 +114,7 @@ class Guides(nn.Module):
             # Normalised: the residual stream grows from layer to layer.
             at = hidden[kind][places[:, 0], places[:, 1]]
             logits = head(functional.rms_norm(at.float(), (at.shape[-1],)))
-            if kind in ("parts", "marks"):
+            if kind in ("parts", "marks", "copies"):
                 known = labels != IGNORE
                 made[kind] = functional.binary_cross_entropy_with_logits(logits[known], labels[known].float())
             else:
@@ -136,7 +137,7 @@ def losses(model: LlamaForCausalLM, guides: Guides, batch: Batch) -> dict[str, t
     wanted = batch.targets != IGNORE
     logits = model.lm_head(output.last_hidden_state[wanted]).float()
     middle = len(output.hidden_states) * 2 // 3
-    depth = {"parts": middle - 1, "marks": middle, "lengths": middle, "wants": middle - 1}
+    depth = {"copies": middle // 2, "parts": middle - 1, "marks": middle, "lengths": middle, "wants": middle - 1}
     hidden = {kind: output.hidden_states[layer] for kind, layer in depth.items()}
     with torch.autocast(batch.ids.device.type, enabled=False):
         made = {"text": functional.cross_entropy(logits, batch.targets[wanted])}

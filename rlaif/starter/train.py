@@ -27,8 +27,8 @@ from rlaif.starter.tokens import make_tokenizer
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-_RATES = {"matrices": 0.02, "rest": 3e-3}
-_SAVE_EVERY = 180
+_RATES = {"matrices": 0.007, "rest": 1.5e-3}
+_SAVE_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,14 @@ def save_checkpoint(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast,
     """Write an ordinary checkpoint, its weights rounded to bf16, which halves it."""
     state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)
+    (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
+    # A name that older versions of transformers know too, and nothing of this machine.
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in config.items() if name not in ("is_local", "local_files_only", "backend")}
+    kept["tokenizer_class"] = "PreTrainedTokenizerFast"
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:

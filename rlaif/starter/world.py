@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -82,6 +83,12 @@ class World:
     def some_of(self, options: Sequence[str], count: int, slots: Mapping[str, str]) -> list[str]:
         """Fill several different sentences; as many as there are at most."""
         return [self.fill(text, slots) for text in self.rng.sample(list(options), min(count, len(options)))]
+
+
+def alternatives(text: str) -> set[str]:
+    """Every text that one with `(a|b)` stands for."""
+    pieces = [[piece] if n % 2 == 0 else piece.split("|") for n, piece in enumerate(_ALTERNATIVES.split(text))]
+    return {re.sub(" +", " ", "".join(chosen)).strip() for chosen in itertools.product(*pieces)}
 
 
 def upper_first(text: str) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,19 +50,26 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(judge: Path) -> Iterator[str]:
     """Address of vLLM's OpenAI-compatible server with the judge, in float32."""
+    with serving(judge, "tiny", judge.parent / "server.log", "--dtype", "float32") as url:
+        yield url
+
+
+@contextmanager
+def serving(model: Path, name: str, log: Path, *options: str) -> Iterator[str]:
+    """Run vLLM's server with a model; yields its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(judge)]
-    command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "float32", "--enforce-eager", "--block-size", "32"]
-    log = (judge.parent / "server.log").open("w")
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--served-model-name", name, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--enforce-eager", "--block-size", "32", *options]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 240
         while True:
-            assert process.poll() is None, (judge.parent / "server.log").read_text()[-3000:]
+            assert process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < deadline, "vLLM's server does not start"
             try:
                 urllib.request.urlopen(f"{url}/health", timeout=2)
@@ -72,4 +80,3 @@ def server(judge: Path) -> Iterator[str]:
     finally:
         os.killpg(process.pid, 15)
         process.wait(timeout=60)
-        log.close()
