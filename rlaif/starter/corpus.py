@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rlaif.starter.encode import Encoder, Row
 from rlaif.starter.families import FAMILIES
-from rlaif.starter.judging import Principle, Question, ask, draw_principles, is_new_combination
+from rlaif.starter.judging import Principle, Question, ask, contrast, draw_principles, is_new_combination
 from rlaif.starter.responses import STYLES, WorldPair, kinds_of, make_pair
 from rlaif.starter.world import World
 
@@ -22,6 +22,7 @@ class Mix:
 
     Attributes:
         policy: share of rows that teach the policy.
+        drill: share of the judge's rows that only restate principles, each beside its opposite in like words.
         direct: share of the judge's rows that ask for a verdict without a rationale.
         questions: branches a pair.
         noise: share of verdicts turned round, so that a verdict is no surer than the judge is right.
@@ -30,6 +31,7 @@ class Mix:
     """
 
     policy: float = 0.12
+    drill: float = 0.2
     direct: float = 0.12
     questions: int = 4
     noise: float = 0.0
@@ -64,6 +66,10 @@ def rows(encoder: Encoder, seed: str, mix: Mix) -> Iterator[Row]:
         if rng.random() < mix.policy:
             pairs = [_pair(world, family_drawn()) for _ in range(4)]
             yield encoder.answered([(pair.scene.prompt, side.text) for pair in pairs for side in (pair.a, pair.b)])
+            continue
+        if rng.random() < mix.drill:
+            twos = [contrast(world, rng.choice(mix.families)) for _ in range(6)]
+            yield encoder.drilled([one for two in twos for one in two])
             continue
         family = family_drawn()
         pair = _pair(world, family)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rlaif.engines.chat import before_verdict
 from rlaif.prompts import Template
 from rlaif.starter.families import NAMES
-from rlaif.starter.judging import Question
+from rlaif.starter.judging import Principle, Question, restated
 from rlaif.starter.responses import WorldPair
 from rlaif.starter.tokens import ASSISTANT, CHOOSE, END, JUDGE, USER
 from rlaif.types import Message
@@ -147,6 +147,19 @@ class Encoder:
         else:
             at = row.add(self.text(marker), segment, at)
         row.add(self.text(f" {verdict}") + self._special[END], segment, at, learn=True)
+
+    def drilled(self, principles: Iterable[tuple[Principle, str]]) -> Row:
+        """Principles without a pair, side by side: the answer only restates what each asks for."""
+        row = Row()
+        opener = self._special[JUDGE] + self._special[USER]
+        for segment, (principle, text) in enumerate(principles, 1):
+            at = row.add(
+                opener + self.text(self._template.objective("", "Which response is better?", (text,))), segment, 0
+            )
+            row.wants.append((len(row.ids) - 1, 2 * NAMES.index(principle.family) + int(principle.present)))
+            at = row.add(self._special[END] + self._special[ASSISTANT], segment, at)
+            row.add(self.text(restated(principle)), segment, at, learn=True)
+        return row
 
     def answered(self, conversations: Iterable[tuple[Sequence[Message], str]]) -> Row:
         """Conversations with an answer to each, side by side in one row."""

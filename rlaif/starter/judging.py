@@ -110,6 +110,22 @@ def _clause(world: World, principle: Principle) -> str:
             return made
 
 
+def contrast(world: World, family: str) -> tuple[tuple[Principle, str], tuple[Principle, str]]:
+    """A principle and its opposite, worded alike but for a negation."""
+    rng, leads = world.rng, LEADS["train"]
+    while True:
+        principle = Principle(family, rng.random() < 0.5)
+        plain = re.sub(r" +", " ", world.fill(rng.choice(wordings(family, principle.present, "train")), {})).strip()
+        made = contrary(plain, rng)
+        if made and made not in _kept(family):
+            return (principle, rng.choice(leads).format(plain)), (principle.opposite, rng.choice(leads).format(made))
+
+
+def restated(principle: Principle, ordinal: str = "first") -> str:
+    """How a rationale says what a principle asks for."""
+    return f"The {ordinal} principle prefers one that {FAMILIES[principle.family].phrase(principle.present)}."
+
+
 @cache
 def _kept(family: str) -> frozenset[str]:
     """Held-out wordings of a family, with all alternatives: no turning round may make one of them."""
@@ -127,10 +143,7 @@ def decide(pair: WorldPair, principles: Sequence[Principle]) -> tuple[str, Princ
         seen = [family.phrase(bool(has)) for has in (a, b)]
         if principle.family == "length" and a == b:
             seen = [SAME_LENGTH, SAME_LENGTH]
-        parts.append(
-            f"The {ordinal} principle prefers one that {family.phrase(principle.present)}. "
-            f"Response A {seen[0]}. Response B {seen[1]}."
-        )
+        parts.append(f"{restated(principle, ordinal)} Response A {seen[0]}. Response B {seen[1]}.")
         if a != b:
             better = "A" if a == principle.present else "B"
             parts.append(f"So {better} is better.")

@@ -137,7 +137,7 @@ def losses(model: LlamaForCausalLM, guides: Guides, batch: Batch) -> dict[str, t
     wanted = batch.targets != IGNORE
     logits = model.lm_head(output.last_hidden_state[wanted]).float()
     middle = len(output.hidden_states) * 2 // 3
-    depth = {"copies": middle // 2, "parts": middle - 1, "marks": middle, "lengths": middle, "wants": middle - 1}
+    depth = {"copies": middle // 2, "parts": middle - 1, "marks": middle, "lengths": middle, "wants": middle}
     hidden = {kind: output.hidden_states[layer] for kind, layer in depth.items()}
     with torch.autocast(batch.ids.device.type, enabled=False):
         made = {"text": functional.cross_entropy(logits, batch.targets[wanted])}

@@ -173,16 +173,20 @@ class Trainer:
         }
 
 
+_NEW_KEYS = {"is_local", "local_files_only", "backend", "extra_special_tokens"}
+
+
 def save_checkpoint(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write an ordinary checkpoint, its weights rounded to bf16, which halves it."""
-    state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items()}
+    # The output weights are the embeddings.
+    state = {name: value.to(torch.bfloat16) for name, value in model.state_dict().items() if name != "lm_head.weight"}
     model.save_pretrained(folder, state_dict=state)
     (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
-    # A name that older versions of transformers know too, and nothing of this machine.
+    # What older versions of transformers read too, and nothing of this machine; tokenizer.json has the special tokens.
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    kept = {name: value for name, value in config.items() if name not in ("is_local", "local_files_only", "backend")}
+    kept = {name: value for name, value in config.items() if name not in _NEW_KEYS}
     kept["tokenizer_class"] = "PreTrainedTokenizerFast"
     path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
@@ -199,7 +203,7 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 # A few families that single words give away: what a small model learns in a minute or two.
 CHECK = Plan(
     steps=160,
-    mix=Mix(policy=0.0, direct=0.0, questions=2, families=("insult", "offer", "source", "hedge")),
+    mix=Mix(policy=0.0, drill=0.0, direct=0.0, questions=2, families=("insult", "offer", "source", "hedge")),
     width=128,
     layers=3,
     inner=320,
