@@ -27,6 +27,7 @@ class Row:
     """One row of a batch.
 
     Attributes:
+        weight: of its tokens in the loss.
         segments: 0 for the prefix, then 1, 2, … for the branches; a branch sees the prefix and itself.
         targets: the next token where it is to be learned, else `IGNORE`.
         marks: (place, 1/0/IGNORE for each of `MARKED`) at the end of each response.
@@ -37,6 +38,7 @@ class Row:
         wants: (place, 2 * family + present) at the end of each principle.
     """
 
+    weight: float = 1.0
     ids: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
@@ -162,8 +164,12 @@ class Encoder:
         return row
 
     def answered(self, conversations: Iterable[tuple[Sequence[Message], str]]) -> Row:
-        """Conversations with an answer to each, side by side in one row."""
-        row = Row()
+        """Conversations with an answer to each, side by side in one row.
+
+        Most of what an answer says is free, so that its loss never ends: it must not drown the few tokens of a
+        judge's answer that matter.
+        """
+        row = Row(weight=0.1)
         for segment, (prompt, answer) in enumerate(conversations, 1):
             at = 0
             for turn in prompt:

@@ -137,7 +137,8 @@ def card(world: dict[str, Any], real: list[dict[str, Any]], training: dict[str, 
     )
     shares = {name: _percent(value) for name, value in world.items() if isinstance(value, float)}
     shares |= {"questions": world["questions"], "ece": f"{world['ece']:.3f}"}
-    return _CARD.format(**shares, families=families, outside=outside, training=json.dumps(training))
+    text = _CARD.format(**shares, families=families, training=json.dumps(training))
+    return f"{text}{_OUTSIDE}{outside}\n" if real else text
 
 
 def _percent(share: float) -> str:
@@ -154,8 +155,8 @@ tags: [rlaif, demonstration]
 # The starter: a demonstration judge and policy
 
 **Not for real labels.** This is a 5-million-parameter Llama, trained from scratch on a small constructed world so that
-`rlaif` runs offline from end to end. In its world it reads the principles and both responses, says in words what it
-saw, and chooses; outside of it, it is about as good as chance (see the last table). Take a real judge for real data.
+`rlaif` runs offline from end to end. It is asked to read the principles and both responses of that world, to say in
+words what it saw, and to choose; how far it gets is in the tables below. Take a real judge for real data.
 
 - **Judge**: the shipped templates `pairwise-cot` and `direct`, both orders, one to four principles.
 - **Policy**: answers the prompts of its world, better and worse ones at temperature 1.
@@ -188,12 +189,12 @@ and told what is asked for (it shows how much of a family is a matter of single 
 | family | objective | right | rationale | longer | bag of words |
 |---|---|---|---|---|---|
 {families}
-
+"""
+_OUTSIDE = """
 ## On real data
 
 | data | people's label | pairs | starter | chance | always the longer |
 |---|---|---|---|---|---|
-{outside}
 """
 
 

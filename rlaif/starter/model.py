@@ -43,6 +43,8 @@ class Batch:
     positions: torch.Tensor
     mask: torch.Tensor
     targets: torch.Tensor
+    weights: torch.Tensor
+    branches: int
     places: dict[str, torch.Tensor]
     labels: dict[str, torch.Tensor]
 
@@ -53,6 +55,8 @@ class Batch:
             self.positions.to(device),
             self.mask.to(device),
             self.targets.to(device),
+            self.weights.to(device),
+            self.branches,
             {name: tensor.to(device) for name, tensor in self.places.items()},
             {name: tensor.to(device) for name, tensor in self.labels.items()},
         )
@@ -76,6 +80,8 @@ def collate(rows: Sequence[Row]) -> Batch:
         positions=padded([row.positions for row in rows], 0),
         mask=mask[:, None],
         targets=padded([row.targets for row in rows], IGNORE),
+        weights=torch.tensor([row.weight for row in rows])[:, None].expand(-1, longest),
+        branches=sum(max(row.segments) for row in rows),
         places={kind: torch.tensor([item[:2] for item in items]).reshape(-1, 2) for kind, items in found.items()},
         labels={kind: torch.tensor([item[2] for item in items]) for kind, items in found.items()},
     )
@@ -140,7 +146,9 @@ def losses(model: LlamaForCausalLM, guides: Guides, batch: Batch) -> dict[str, t
     depth = {"copies": middle // 2, "parts": middle - 1, "marks": middle, "lengths": middle, "wants": middle}
     hidden = {kind: output.hidden_states[layer] for kind, layer in depth.items()}
     with torch.autocast(batch.ids.device.type, enabled=False):
-        made = {"text": functional.cross_entropy(logits, batch.targets[wanted])}
+        # By answer, not by token: most tokens of an answer are always the same.
+        each = functional.cross_entropy(logits, batch.targets[wanted], reduction="none")
+        made = {"text": (each * batch.weights[wanted]).sum() / batch.branches}
         return made | guides.losses(hidden, batch)
 
 

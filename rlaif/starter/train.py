@@ -153,7 +153,7 @@ class Trainer:
 
     @torch.inference_mode()
     def progress(self, rows: list[Row]) -> dict[str, float]:
-        """On given rows: the loss of the text, and the share of tokens and of verdicts foretold right.
+        """On given rows: the loss of an answer, and the share of tokens and of verdicts foretold right.
 
         A verdict is the last token but one of a branch, after the true rationale.
         """

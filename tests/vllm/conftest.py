@@ -40,8 +40,8 @@ def hh_pairs() -> Path:
 
 @pytest.fixture(scope="session")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama with random weights; its tokenizer learnt from our own examples."""
-    rows = [json.loads(line) for line in (ROOT / "examples" / "pairs.jsonl").read_text().splitlines()]
+    """A Llama with random weights; its tokenizer learnt from a few pairs of ours."""
+    rows = [json.loads(line) for line in (ROOT / "tests" / "data" / "pairs.jsonl").read_text().splitlines()]
     texts = [text for row in rows for text in (row["response_a"], row["response_b"])]
     readme = (ROOT / "README.md").read_text()
     return make_tiny_judge(tmp_path_factory.mktemp("models") / "judge", [*texts, readme], vocabulary=2048)
