@@ -96,6 +96,9 @@ def make_engine(
     if name == "vllm":
         from rlaif.engines.vllm import VllmEngine
 
+        if model.name == STARTER:
+            # In vLLM's default, bf16, one rationale in fifteen takes another turn.
+            args = {"dtype": "float32", **args}
         return VllmEngine(model, EngineArgs(args))
     from rlaif.engines.transformers import TransformersEngine
 

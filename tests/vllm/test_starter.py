@@ -48,7 +48,7 @@ def test_every_engine_gives_the_same_verdicts(tmp_path: Path) -> None:
     for name in ("transformers", "vllm"):
         kind, model = resolve_model(STARTER, "transformers" if name == "transformers" else "vllm", None, {})
         found[name] = verdicts(make_engine(kind, model, {}), requests)
-    with serving(checkpoint(), STARTER, tmp_path / "server.log") as url:
+    with serving(checkpoint(), STARTER, tmp_path / "server.log", "--dtype", "float32") as url:
         kind, model = resolve_model(STARTER, "server", url, {})
         found["server"] = verdicts(make_engine(kind, model, {}, base_url=url), requests)
     for name in ("vllm", "server"):
