@@ -12,6 +12,7 @@ from transformers import logging as transformers_logging
 
 from rlaif.engines.base import EngineArgs, ModelIdentity
 from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, RefusedMessages, cut_at_verdict
+from rlaif.engines.kv_cache import Rows
 from rlaif.errors import InputError, RunError
 from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
 
@@ -77,7 +78,6 @@ class TransformersEngine:
         except (RuntimeError, AssertionError) as error:
             fact = str(error).strip().splitlines()[0]
             raise InputError(f"--engine-arg device={device}: not usable here ({fact}); expected auto or cpu.") from None
-        self._batch_tokens = batch_tokens or (65_536 if self._device.type == "cuda" else 16_384)
         self._chat = ChatTokenizer.load(model.source, max_length or None, **hub)
         self._chat.tokenizer.padding_side = "left"
         self._pad = self._chat.tokenizer.pad_token_id
@@ -85,6 +85,7 @@ class TransformersEngine:
         self._pad = 0 if self._pad is None else self._pad
         self._model = self._load(model.source, dtype, hub)
         self._stop_ids = self._untilt()
+        self._batch_tokens = batch_tokens or (65_536 if self._device.type == "cuda" else _cpu_batch(self._model))
         self.details: Mapping[str, Any] = {
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "device": self._device.type,
@@ -141,51 +142,56 @@ class TransformersEngine:
                 yield Completion(key=request.key, error=str(error), finish_reason="error")
         group = [request for request in group if request.key in prompts]
         ids = dict(zip(prompts, self._chat.encode(list(prompts.values())), strict=True))
-        written: dict[str, tuple[str, FinishReason, int]] = {}
         to_write: list[tuple[JudgeRequest, int]] = []
+        to_read: list[tuple[JudgeRequest, int]] = []
+        read_ids: dict[str, list[int]] = {}
         for request in group:
             reserve = 0 if not request.choices else 8 + len(request.verdict_prefix)
             wanted = reserve + (1 if request.rationale is not None else 16)
-            if fault := self._chat.too_long(len(ids[request.key]), wanted):
-                yield Completion(key=request.key, error=fault, finish_reason="error")
-            elif request.rationale is not None:
-                written[request.key] = request.rationale, "stop", 0
-            else:
+            fault = self._chat.too_long(len(ids[request.key]), wanted)
+            if fault is None and request.rationale is not None:
+                prompt = prompts[request.key]
+                text = self._chat.verdict_text(request, prompt, request.rationale)
+                read_ids[request.key] = self._chat.encode_on(prompt, ids[request.key], text)
+                # A given rationale may be of any length.
+                fault = self._chat.too_long(len(read_ids[request.key]), 1)
+                to_read += [] if fault else [(request, 0)]
+            elif fault is None:
                 room = self._chat.max_length - len(ids[request.key]) - reserve
                 to_write.append((request, min(request.max_tokens, room)))
+            if fault:
+                yield Completion(key=request.key, rationale=request.rationale or "", error=fault, finish_reason="error")
         for batch in self._batches(to_write, ids):
-            written.update(self._write(batch, prompts, ids))
-        by_key = {request.key: request for request in group}
-        to_read = [by_key[key] for key in written if by_key[key].choices]
-        texts = [self._chat.verdict_text(r, prompts[r.key], written[r.key][0]) for r in to_read]
-        read_ids = dict(zip((r.key for r in to_read), self._chat.encode(texts), strict=True))
-        for request in to_read:
-            # A given rationale may be of any length.
-            if fault := self._chat.too_long(len(read_ids[request.key]), 1):
-                text = written.pop(request.key)[0]
-                del read_ids[request.key]
-                yield Completion(key=request.key, rationale=text, error=fault, finish_reason="error")
-        readings: dict[str, dict[str, float]] = {}
-        for chosen in self._batches([(request, 0) for request in to_read if request.key in read_ids], read_ids):
-            readings.update(self._read(chosen, read_ids))
-        for key, (text, reason, tokens) in written.items():
-            read = len(read_ids.get(key, ()))
-            yield Completion(
-                key=key,
-                rationale=text,
-                choice_logprobs=readings.get(key, {}),
-                finish_reason=reason,
-                usage=Usage(prompt_tokens=len(ids[key]) * (tokens > 0) + read, completion_tokens=tokens + (read > 0)),
-            )
+            yield from self._answer(batch, prompts, ids)
+        for batch in self._batches(to_read, read_ids):
+            chosen = [request for request, _ in batch]
+            for request, reading in zip(chosen, self._read(chosen, read_ids), strict=True):
+                yield Completion(
+                    key=request.key,
+                    rationale=request.rationale or "",
+                    choice_logprobs=reading,
+                    finish_reason="stop",
+                    usage=Usage(prompt_tokens=len(read_ids[request.key]), completion_tokens=1),
+                )
 
     def _batches(
         self, requests: list[tuple[JudgeRequest, int]], ids: Mapping[str, list[int]]
     ) -> Iterator[list[tuple[JudgeRequest, int]]]:
-        """Group by length, longest first, so that memory fails early and padding is small."""
-        ordered = sorted(requests, key=lambda item: (len(ids[item[0].key]) + item[1], item[0].key), reverse=True)
+        """Group by length, longest first, so that memory fails early and padding is small; a pair's stay together."""
+        lengths: dict[tuple[str, str], int] = {}
+        for request, limit in requests:
+            shown = request.pair_id, request.order
+            lengths[shown] = max(lengths.get(shown, 0), len(ids[request.key]) + limit)
+
+        def rank(item: tuple[JudgeRequest, int]) -> tuple[int, str, str, int, str]:
+            request = item[0]
+            shown = request.pair_id, request.order
+            return lengths[shown], *shown, len(ids[request.key]), request.key
+
+        ordered = sorted(requests, key=rank, reverse=True)
         batch: list[tuple[JudgeRequest, int]] = []
         for item in ordered:
-            longest = len(ids[(batch or [item])[0][0].key]) + max(tokens for _, tokens in [*batch, item])
+            longest = max(len(ids[request.key]) + tokens for request, tokens in [*batch, item])
             same = not batch or batch[0][0].temperature == item[0].temperature
             if batch and (longest * (len(batch) + 1) > self._batch_tokens or not same):
                 yield batch
@@ -194,81 +200,97 @@ class TransformersEngine:
         if batch:
             yield batch
 
-    def _write(
+    def _answer(
         self, batch: list[tuple[JudgeRequest, int]], prompts: Mapping[str, str], ids: Mapping[str, list[int]]
-    ) -> dict[str, tuple[str, FinishReason, int]]:
+    ) -> list[Completion]:
+        """Have rationales written, then read the choices where they end."""
         try:
-            rows, lengths = self._generate(batch, prompts, ids)
+            rows = Rows(self._model, [ids[request.key] for request, _ in batch], self._pad)
+            written = self._write(batch, rows, prompts)
+            after: dict[str, list[int]] = {}
+            for (request, _), (text, _, _) in zip(batch, written, strict=True):
+                if request.choices:
+                    prompt = prompts[request.key]
+                    whole = self._chat.verdict_text(request, prompt, text)
+                    after[request.key] = self._chat.encode_on(prompt, ids[request.key], whole)
+            if after:
+                rows = rows.resume([after.get(request.key, ids[request.key]) for request, _ in batch])
+                readings = self._choices([request for request, _ in batch], rows)
         except torch.OutOfMemoryError:
-            return self._halved(batch, lambda half: self._write(half, prompts, ids))
-        done = {}
-        for place, ((request, limit), row) in enumerate(zip(batch, rows, strict=True)):
-            tokens = row[: min(limit, lengths.get(place, limit))]
-            ended = next((n for n, token in enumerate(tokens) if token in self._stop_ids), None)
-            text = self._chat.decode(tokens[:ended], skip_special=True)
-            opened = prompts[request.key].rstrip().endswith(THINK_OPEN)
-            marked = False
-            if request.choices:
-                text, marked = cut_at_verdict(text, request.verdict_prefix, thought_opened=opened)
-            finish: FinishReason = "stop" if marked or ended is not None else "length"
-            done[request.key] = text, finish, len(tokens) if ended is None else ended + 1
-        return done
+            return self._halved(batch, lambda half: self._answer(half, prompts, ids))
+        answers = []
+        for n, ((request, _), (text, reason, tokens)) in enumerate(zip(batch, written, strict=True)):
+            read = len(after.get(request.key, ()))
+            answers.append(
+                Completion(
+                    key=request.key,
+                    rationale=text,
+                    choice_logprobs=readings[n] if read else {},
+                    finish_reason=reason,
+                    usage=Usage(prompt_tokens=len(ids[request.key]) + read, completion_tokens=tokens + (read > 0)),
+                )
+            )
+        return answers
 
-    def _generate(
-        self, batch: list[tuple[JudgeRequest, int]], prompts: Mapping[str, str], ids: Mapping[str, list[int]]
-    ) -> tuple[list[list[int]], dict[int, int]]:
-        inputs, mask = self._padded([ids[request.key] for request, _ in batch])
+    def _write(
+        self, batch: list[tuple[JudgeRequest, int]], rows: Rows, prompts: Mapping[str, str]
+    ) -> list[tuple[str, FinishReason, int]]:
         markers = [request.verdict_prefix if request.choices else "" for request, _ in batch]
         opened = [prompts[request.key].rstrip().endswith(THINK_OPEN) for request, _ in batch]
         temperature = batch[0][0].temperature
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-        at_marker = _AtMarker(self._chat, markers, opened, inputs.shape[1])
+        if rows.cache is not None:
+            sampling["past_key_values"] = rows.cache
+        width = rows.ids.shape[1]
+        at_marker = _AtMarker(self._chat, markers, opened, width)
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices=devices):
             # One generator serves a batch, so its seed follows from every request in it.
             joint = hashlib.sha256("".join(request.key for request, _ in batch).encode()).digest()
             torch.manual_seed(int.from_bytes(joint[:6]))
             output = self._model.generate(
-                input_ids=inputs,
-                attention_mask=mask,
+                input_ids=rows.ids,
+                attention_mask=rows.mask,
                 max_new_tokens=max(limit for _, limit in batch),
                 stopping_criteria=StoppingCriteriaList([at_marker]),
                 **sampling,
             )
-        rows: list[list[int]] = output[:, inputs.shape[1] :].tolist()
-        return rows, at_marker.lengths
+        done: list[tuple[str, FinishReason, int]] = []
+        for place, ((request, limit), row) in enumerate(zip(batch, output[:, width:].tolist(), strict=True)):
+            tokens = row[: min(limit, at_marker.lengths.get(place, limit))]
+            ended = next((n for n, token in enumerate(tokens) if token in self._stop_ids), None)
+            text, marked = self._chat.decode(tokens[:ended], skip_special=True), False
+            if request.choices:
+                text, marked = cut_at_verdict(text, request.verdict_prefix, thought_opened=opened[place])
+            finish: FinishReason = "stop" if marked or ended is not None else "length"
+            done.append((text, finish, len(tokens) if ended is None else ended + 1))
+        return done
 
-    def _read(self, batch: list[tuple[JudgeRequest, int]], ids: Mapping[str, list[int]]) -> dict[str, dict[str, float]]:
+    def _read(self, requests: list[JudgeRequest], ids: Mapping[str, list[int]]) -> list[dict[str, float]]:
         try:
-            inputs, mask = self._padded([ids[request.key] for request, _ in batch])
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)
-            with torch.inference_mode():
-                output = self._model(input_ids=inputs, attention_mask=mask, position_ids=positions, logits_to_keep=1)
-            logprobs = output.logits[:, -1].float().log_softmax(-1)  # (batch, vocabulary)
+            return self._choices(requests, Rows(self._model, [ids[request.key] for request in requests], self._pad))
         except torch.OutOfMemoryError:
-            return self._halved(batch, lambda half: self._read(half, ids))
-        read: dict[str, dict[str, float]] = {}
-        for row, (request, _) in enumerate(batch):
+            return self._halved(requests, lambda half: self._read(half, ids))
+
+    def _choices(self, requests: list[JudgeRequest], rows: Rows) -> list[dict[str, float]]:
+        """Log-probability of each choice to come next, by request."""
+        logprobs = rows.next_logprobs()
+        read = []
+        for request, row in zip(requests, logprobs, strict=True):
             spelled = {choice: self._chat.choice_ids(choice) for choice in request.choices}
-            read[request.key] = {c: float(logprobs[row, tokens].logsumexp(-1)) for c, tokens in spelled.items()}
+            read.append({choice: float(row[tokens].logsumexp(-1)) for choice, tokens in spelled.items()})
         return read
 
-    def _halved(self, batch: list[Any], again: Any) -> dict[str, Any]:
+    def _halved(self, batch: list[Any], again: Any) -> list[Any]:
         if len(batch) == 1:
             raise RunError(
                 "the GPU has no memory for a single request; use a smaller judge or --engine-arg max_model_len=N."
             )
         torch.cuda.empty_cache()
         middle = (len(batch) + 1) // 2
-        return {**again(batch[:middle]), **again(batch[middle:])}
-
-    def _padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        longest = max(map(len, rows))
-        inputs = torch.tensor([[self._pad] * (longest - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-        return inputs.to(self._device), mask.to(self._device)
+        return [*again(batch[:middle]), *again(batch[middle:])]
 
     def close(self) -> None:
         """Free the model."""
@@ -279,6 +301,15 @@ class TransformersEngine:
 
 def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _cpu_batch(model: Any) -> int:
+    """Tokens whose keys and values take a gibibyte: a small model's steps cost less a row, the more rows they have."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    a_token = 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize
+    return int(min(max(2**30 // a_token, 16_384), 65_536))
 
 
 def _bf16_pays_on_cpu(parameters: int) -> bool:
