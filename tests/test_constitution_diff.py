@@ -12,32 +12,7 @@ import pytest
 from rlaif.constitution.diff import ConstitutionDiff, diff_constitutions
 from rlaif.constitution.load import load_constitution, parse_constitution
 from tests.conftest import ROOT, Cli
-
-OLD = """\
-name: small
-version: 1.0.0
-objectives:
-  helpful:
-    weight: 0.6
-    question: Which helps more?
-    principles:
-      - id: answers
-        text: Prefer the answer.
-      - id: short
-        text: Prefer the short one.
-        weight: 0
-  honest:
-    weight: 0.4
-    question: Which is more honest?
-    principles:
-      - {id: true-things, text: Prefer what is true.}
-aggregation:
-  method: weighted
-  floors: {honest: 0.2}
-  by_tag:
-    medical: {honest: 1}
-    sums: {helpful: 0.5, honest: 0.5}
-"""
+from tests.test_constitution import GOOD as OLD
 
 NEW = """\
 name: small

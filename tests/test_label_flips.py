@@ -13,7 +13,8 @@ from rlaif.constitution import load_constitution
 from rlaif.types import Label
 from tests.conftest import ROOT, Cli, read_lines, write_lines
 from tests.stub_server import RunningStub
-from tests.test_constitution_diff import OLD, PRINTED, write_constitutions
+from tests.test_constitution import GOOD as OLD
+from tests.test_constitution_diff import PRINTED, write_constitutions
 
 
 @pytest.fixture

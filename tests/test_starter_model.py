@@ -29,7 +29,7 @@ from rlaif.starter.evaluate import (
     states_what_decides,
 )
 from rlaif.starter.judging import Principle, ask
-from rlaif.starter.model import collate, make_model
+from rlaif.starter.model import attention_bias, collate, make_model
 from rlaif.starter.responses import kinds_of, make_pair
 from rlaif.starter.tokens import CHAT_TEMPLATE, make_tokenizer
 from rlaif.starter.train import CHECK, Trainer, check
@@ -98,6 +98,36 @@ def test_guides_stand_where_they_should(encoder: Encoder) -> None:
         assert before(place, 60).endswith(f"- {text}")
 
 
+def test_looks_point_to_where_the_next_word_is_found(encoder: Encoder) -> None:
+    """To the principle's end, to sentences with the feature or else the response's end, and back to the findings."""
+    world = World("train", random.Random(7))
+    pair = make_pair(world, "source", "future")
+    question = ask(world, pair, [Principle("source", True)])
+    row = encoder.judged(pair, [question], [question.better or "A"], reason=True)
+
+    def after(place: int) -> str:
+        return str(encoder._tokenizer.decode([row.targets[place]]))
+
+    def before(place: int) -> str:
+        return str(encoder._tokenizer.decode(row.ids[: place + 1]))
+
+    assert [where for _, where, _ in row.looks] == ["principle", "principle", "a", "b", "better"]
+    (family, want, a, b, better) = row.looks
+    assert before(family[0]).endswith("First: does it")
+    assert (before(want[0])[-10:], after(want[0])) == (" It should", ".")
+    for _, _, found in (family, want):
+        assert [before(place).endswith(f"- {question.texts[0]}") for place in found] == [True]
+    for (place, _, found), letter, response in ((a, "A", pair.a), (b, "B", pair.b)):
+        assert before(place).endswith(f" Response {letter} does")
+        has = response.marks["source"]
+        assert after(place) == ("." if has else " not")
+        sentences = [sentence for sentence, families in response.parts if "source" in families]
+        ends = sentences if has else [f"[end of response {letter}]"]
+        assert [before(end).endswith(text) for end, text in zip(found, ends, strict=True)] == [True] * len(ends)
+    assert before(better[0]).endswith(" So")
+    assert [after(place - 1) for place in better[2]] == [after(place) for place in (a[0], b[0])]
+
+
 def test_branches_do_not_see_each_other(encoder: Encoder) -> None:
     """Logits of a packed row equal those of each branch alone with the prefix, and of padded rows."""
     world = World("train", random.Random(8))
@@ -108,13 +138,19 @@ def test_branches_do_not_see_each_other(encoder: Encoder) -> None:
     torch.manual_seed(0)
     model = make_model(encoder._tokenizer.vocab_size, width=128, layers=2, inner=128)
     batch = collate([row, other])
-    bias = torch.zeros(batch.mask.shape).masked_fill(~batch.mask, float("-inf"))
     with torch.inference_mode():
-        packed = model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=bias).logits
+        packed = model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=attention_bias(batch)).logits
         for branch in (1, 2, 3):
             places = [n for n, segment in enumerate(row.segments) if segment in (0, branch)]
             alone = model(input_ids=torch.tensor([[row.ids[n] for n in places]])).logits[0]
             assert torch.allclose(packed[0, places], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("mix", [Mix(policy=1.0), Mix(policy=0.0, drill=1.0), Mix(policy=0.0, drill=0.0, direct=1.0)])
+def test_a_batch_may_have_rows_of_one_kind(tmp_path: Path, mix: Mix) -> None:
+    trainer = Trainer(tmp_path, CHECK, torch.device("cpu"))
+    _, rows = next(batches(trainer.encoder, "s", mix, 1500))
+    assert trainer.learn(collate(rows))["text"] > 0
 
 
 def test_batches_continue_at_any_place(encoder: Encoder) -> None:

@@ -9,9 +9,9 @@ import re
 import pytest
 
 from rlaif.starter.evaluate import held_out_items
-from rlaif.starter.families import FAMILIES, Split, wordings
+from rlaif.starter.families import FAMILIES, Split, composed, wordings
 from rlaif.starter.judging import LEADS, Principle, ask, decide, draw_principles, is_new_combination, word
-from rlaif.starter.negation import contrary, insistent
+from rlaif.starter.negation import contrary, gerund, insistent, is_turned
 from rlaif.starter.responses import Response, WorldPair, kinds_of, make_pair
 from rlaif.starter.scenes import KINDS, Scene, make_scene
 from rlaif.starter.world import World, alternatives, held_out, texts
@@ -61,6 +61,35 @@ def test_wordings_that_would_be_hard_to_read_are_not(clause: str) -> None:
     assert insistent(clause, random.Random(0)) is None
 
 
+@pytest.mark.parametrize(
+    ("phrase", "said"),
+    [
+        ("insult the person", "insulting the person"),
+        ("give an example", "giving an example"),
+        ("be longer than the other", "being longer than the other"),
+        ("admit doubt", "admitting doubt"),
+        ("agree with an error", "agreeing with an error"),
+    ],
+)
+def test_verbs_with_ing(phrase: str, said: str) -> None:
+    assert gerund(phrase) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "turned"),
+    [
+        ("insults the person", False),
+        ("never insults the person", True),
+        ("does not refuse to answer", True),
+        ("at no point says that it is not sure", False),
+        ("takes care not to insult the person", True),
+        ("insults nobody", False),
+    ],
+)
+def test_negations_turn_a_text_round(text: str, turned: bool) -> None:
+    assert is_turned(text) == turned
+
+
 def test_training_never_has_a_held_out_wording() -> None:
     """Drawn as training draws them, those turned round among them."""
     world = World("train", random.Random(0))
@@ -72,8 +101,13 @@ def test_training_never_has_a_held_out_wording() -> None:
 
 
 def test_no_wording_stands_for_two_principles() -> None:
-    """Otherwise no judge could be right about it."""
+    """Otherwise no judge could be right about it; those put together from frames among them."""
     seen: dict[str, tuple[str, bool]] = {}
+    for family, present in itertools.product(FAMILIES, (False, True)):
+        for frame, phrase in composed(family, present):
+            for text in alternatives(frame):
+                filled = re.sub(r"\{\w+\}", phrase, text)
+                assert seen.setdefault(filled, (family, present)) == (family, present), filled
     for family, present, split in itertools.product(FAMILIES, (False, True), SPLITS):
         for clause in wordings(family, present, split):
             for text in alternatives(clause):
@@ -86,8 +120,7 @@ def test_families_are_many_and_spread() -> None:
     assert min(objectives.count(name) for name in ("helpfulness", "harmlessness", "honesty")) >= 6
     for family in FAMILIES:
         assert min(len(wordings(family, present, "train")) for present in (False, True)) >= 10
-    phrases = [family.phrase(has) for family in FAMILIES.values() for has in (False, True)]
-    assert len(set(phrases)) == len(phrases)
+    assert len({family.does for family in FAMILIES.values()}) == len(FAMILIES)
 
 
 def test_held_out_entities_never_occur_in_training() -> None:
@@ -229,13 +262,16 @@ def _pair(**marks: tuple[bool | None, bool | None]) -> WorldPair:
 def test_the_first_principle_that_differs_decides() -> None:
     pair = _pair(insult=(True, True), polite=(False, True), offer=(True, False))
     principles = [Principle("insult", False), Principle("polite", True), Principle("offer", True)]
-    rationale, decider, better = decide(pair, principles)
+    pieces, decider, better = decide(pair, principles)
     assert (decider, better) == (Principle("polite", True), "B")
-    assert rationale == (
-        "The first principle prefers one that insults nobody. Response A insults the person. "
-        "Response B insults the person. Both are equal here. "
-        "The second principle prefers one that is polite. Response A is dry. Response B is polite. So B is better."
+    assert "".join(piece.text for piece in pieces) == (
+        "First: does it insult the person? It should not. Response A does. Response B does. Both are equal here. "
+        "Second: does it sound polite? It should. Response A does not. Response B does. So B is better."
     )
+    assert [tuple(piece.look) for piece in pieces if piece.look] == [
+        ("principle", 0), ("principle", 0), ("a", "insult"), ("b", "insult"),
+        ("principle", 1), ("principle", 1), ("a", "polite"), ("b", "polite"), ("better", 0),
+    ]  # fmt: skip
     assert decide(pair, [Principle("polite", False)])[2] == "A"
     assert decide(pair, [Principle("insult", True)])[1:] == (None, None)
 
@@ -281,5 +317,5 @@ def test_every_scene_can_be_drawn_and_ends_with_the_person() -> None:
 
 def test_new_combinations_are_one_in_five() -> None:
     pairs = list(itertools.combinations(FAMILIES, 2))
-    new = [two for two in pairs if is_new_combination("advice", [Principle(name, True) for name in two])]
+    new = [two for two in pairs if is_new_combination([Principle(name, True) for name in two])]
     assert 0.12 < len(new) / len(pairs) < 0.28

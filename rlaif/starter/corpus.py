@@ -30,10 +30,10 @@ class Mix:
         weight: how much more often than a sentence of style, which stands in other pairs too, the other families do.
     """
 
-    policy: float = 0.12
+    policy: float = 0.08
     drill: float = 0.2
-    direct: float = 0.12
-    questions: int = 4
+    direct: float = 0.06
+    questions: int = 5
     noise: float = 0.0
     families: tuple[str, ...] = tuple(FAMILIES)
     weight: float = 3.0
@@ -48,7 +48,7 @@ def _questions(world: World, pair: WorldPair, family: str, count: int) -> Iterat
     while made < count:
         kind = world.rng.choice(("decided", "decided", "decided", "later", "later", "tie"))
         principles = draw_principles(world, pair, kind)
-        if principles and not is_new_combination(pair.scene.kind, principles):
+        if principles and not is_new_combination(principles):
             yield ask(world, pair, principles)
             made += 1
 

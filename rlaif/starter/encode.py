@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from rlaif.engines.chat import before_verdict
 from rlaif.prompts import Template
 from rlaif.starter.families import NAMES
-from rlaif.starter.judging import Principle, Question, restated
+from rlaif.starter.judging import Look, Piece, Principle, Question, restated
+from rlaif.starter.negation import is_turned
 from rlaif.starter.responses import WorldPair
 from rlaif.starter.tokens import ASSISTANT, CHOOSE, END, JUDGE, USER
 from rlaif.types import Message
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 IGNORE = -100
 # What the auxiliary heads tell of a response: every family but length, which is told of the pair.
 MARKED = tuple(name for name in NAMES if name != "length")
+GUIDES = ("parts", "marks", "lengths", "wants", "bases", "turns", "copies")
+LOOKS = ("principle", "a", "b", "better")
 
 
 @dataclass
@@ -36,6 +39,8 @@ class Row:
             a response: matching is what a small model learns last when it is only told the outcome.
         lengths: (place, 0 A longer, 1 B longer, 2 as long) at the end of response B.
         wants: (place, 2 * family + present) at the end of each principle.
+        bases: the same without its negations, and turns: whether they turn it round.
+        looks: (place, what is looked for, places where it is found) before each word that has to be decided.
     """
 
     weight: float = 1.0
@@ -48,6 +53,16 @@ class Row:
     copies: list[tuple[int, list[int]]] = field(default_factory=list)
     lengths: list[tuple[int, int]] = field(default_factory=list)
     wants: list[tuple[int, int]] = field(default_factory=list)
+    bases: list[tuple[int, int]] = field(default_factory=list)
+    turns: list[tuple[int, int]] = field(default_factory=list)
+    looks: list[tuple[int, str, tuple[int, ...]]] = field(default_factory=list)
+
+    def asks(self, place: int, principle: Principle, text: str) -> None:
+        """Note what a principle that ends here asks for."""
+        turned = is_turned(text)
+        self.wants.append((place, 2 * NAMES.index(principle.family) + int(principle.present)))
+        self.bases.append((place, 2 * NAMES.index(principle.family) + int(principle.present != turned)))
+        self.turns.append((place, int(turned)))
 
     def add(self, ids: Sequence[int], segment: int, position: int, *, learn: bool = False) -> int:
         """Append tokens, with `learn` each as the target of the one before it; returns the position after."""
@@ -137,18 +152,34 @@ class Encoder:
         # The last lines are the principles, one each.
         lines = asked.split("\n")
         first = len(lines) - len(question.principles)
+        ends = []
         for number, line in enumerate(lines):
             at = row.add((self._newline if number else []) + self.text(line), segment, at)
             if number >= first:
                 principle = question.principles[number - first]
-                row.wants.append((len(row.ids) - 1, 2 * NAMES.index(principle.family) + int(principle.present)))
+                ends.append(len(row.ids) - 1)
+                row.asks(ends[-1], principle, question.texts[number - first])
         at = row.add(self._special[END] + self._special[ASSISTANT], segment, at)
         marker = self._template.head.verdict
         if reason:
-            at = row.add(self.text(before_verdict(question.rationale, marker)), segment, at, learn=True)
+            at = self._reasoned(row, question.pieces, ends, segment, at)
+            at = row.add(self.text(before_verdict(".", marker).removeprefix(".")), segment, at, learn=True)
         else:
             at = row.add(self.text(marker), segment, at)
         row.add(self.text(f" {verdict}") + self._special[END], segment, at, learn=True)
+
+    def _reasoned(self, row: Row, pieces: Iterable[Piece], ends: Sequence[int], segment: int, at: int) -> int:
+        answers: list[int] = []
+        for piece in pieces:
+            at = row.add(self.text(piece.text), segment, at, learn=True)
+            if piece.look:
+                place = len(row.ids) - 1
+                found = tuple(answers[-2:]) if piece.look.where == "better" else _found(row, piece.look, ends)
+                row.looks.append((place, piece.look.where, found))
+                if piece.look.where in ("a", "b"):
+                    # The word that comes next tells.
+                    answers.append(place + 1)
+        return at
 
     def drilled(self, principles: Iterable[tuple[Principle, str]]) -> Row:
         """Principles without a pair, side by side: the answer only restates what each asks for."""
@@ -158,9 +189,10 @@ class Encoder:
             at = row.add(
                 opener + self.text(self._template.objective("", "Which response is better?", (text,))), segment, 0
             )
-            row.wants.append((len(row.ids) - 1, 2 * NAMES.index(principle.family) + int(principle.present)))
+            end = len(row.ids) - 1
+            row.asks(end, principle, text)
             at = row.add(self._special[END] + self._special[ASSISTANT], segment, at)
-            row.add(self.text(restated(principle)), segment, at, learn=True)
+            self._reasoned(row, restated(principle), [end], segment, at)
         return row
 
     def answered(self, conversations: Iterable[tuple[Sequence[Message], str]]) -> Row:
@@ -190,5 +222,13 @@ def _copies(ids: Sequence[int], begin: int, end: int, conversation: set[int]) ->
     return found
 
 
-def _known(mark: bool | None) -> int:
-    return IGNORE if mark is None else int(mark)
+def _found(row: Row, look: Look, ends: Sequence[int]) -> tuple[int, ...]:
+    """A principle's end; the ends of a response's sentences that have a feature, or the response's own end."""
+    if look.where == "principle":
+        return (ends[int(look.what)],)
+    (end_a, _), (end_b, _) = row.marks
+    begin, end = (0, end_a) if look.where == "a" else (end_a, end_b)
+    if look.what == "length":
+        return (end_b,)
+    family = MARKED.index(str(look.what))
+    return tuple(place for place, has in row.parts if begin < place < end and has[family]) or (end,)

@@ -13,7 +13,7 @@ from rlaif.labeling.ask import chunks
 from rlaif.labeling.verdicts import read_choice
 from rlaif.prompts import Template
 from rlaif.starter.families import FAMILIES, Split
-from rlaif.starter.judging import Principle, Question, ask, is_new_combination, word
+from rlaif.starter.judging import Principle, Question, ask, decide, is_new_combination, word
 from rlaif.starter.responses import WorldPair, kinds_of, make_pair
 from rlaif.starter.world import World
 from rlaif.types import JudgeRequest, Order
@@ -84,7 +84,7 @@ def _draw(world: World, family: str, identity: str, *, combined: bool) -> Item |
             Principle(name, world.rng.random() < 0.5) if name != family else principles[0]
             for name in (*before, family, *after)
         )
-        if not is_new_combination(pair.scene.kind, principles):
+        if not is_new_combination(principles):
             return None
     question = ask(world, pair, principles)
     return Item(identity, pair, question, family, combined)
@@ -124,15 +124,11 @@ def judge(
 
 def states_what_decides(answer: Answer, order: Order) -> bool:
     """Whether a rationale says of both responses what is true in the deciding family, naming what is asked for."""
-    family = FAMILIES[answer.item.family]
-    a, b = answer.item.pair.marks(family.name)
-    first, second = (a, b) if order == "ab" else (b, a)
     decider = answer.item.question.decider
     assert decider is not None, "a tie has no decider"
-    claim = (
-        f"principle prefers one that {family.phrase(decider.present)}. "
-        f"Response A {family.phrase(bool(first))}. Response B {family.phrase(bool(second))}."
-    )
+    pair = answer.item.pair
+    shown = pair if order == "ab" else pair.swapped()
+    claim = "".join(piece.text for piece in decide(shown, [decider])[0]).partition(": ")[2].rpartition(" So")[0]
     return claim in answer.rationales.get(order, "")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from rlaif.constitution.load import load_constitution
+from rlaif.constitution import Constitution, load_constitution
 from rlaif.starter.judging import SHIPPED, Principle, decide
 from rlaif.starter.responses import WorldPair, kinds_of, make_pair
 from rlaif.starter.scenes import KINDS, make_scene
@@ -22,10 +22,10 @@ from rlaif.starter.world import World
 ANNOTATOR = "constructed"
 
 
-def reference(pair: WorldPair) -> dict[str, str]:
+def reference(pair: WorldPair, constitution: Constitution) -> dict[str, str]:
     """The preference by objective under the shipped constitution; objectives that the pair leaves open are left out."""
     found = {}
-    for name, objective in load_constitution("hhh").objectives.items():
+    for name, objective in constitution.objectives.items():
         principles = [Principle(*SHIPPED[one.id]) for one in objective.principles]
         if any(None in pair.marks(one.family) for one in principles):
             continue
@@ -37,6 +37,7 @@ def reference(pair: WorldPair) -> dict[str, str]:
 def make_examples(pairs: int = 300, prompts: int = 60) -> dict[str, list[dict[str, Any]]]:
     """Rows by file name."""
     world = World("test", random.Random("examples"))
+    constitution = load_constitution("hhh")
     families = [family for family, _ in SHIPPED.values()]
     made: dict[str, list[dict[str, Any]]] = {"pairs.jsonl": [], "reference.jsonl": [], "prompts.jsonl": []}
     for number in range(pairs):
@@ -54,7 +55,7 @@ def make_examples(pairs: int = 300, prompts: int = 60) -> dict[str, list[dict[st
         )
         made["reference.jsonl"] += [
             {"id": row.id, "annotator": ANNOTATOR, "objective": objective, "preference": preference}
-            for objective, preference in reference(pair).items()
+            for objective, preference in reference(pair, constitution).items()
         ]
     for number in range(prompts):
         scene = make_scene(world, KINDS[number % len(KINDS)])

@@ -19,53 +19,45 @@ class Family:
     """A feature of a response that principles ask for or want absent.
 
     Attributes:
-        present: what a rationale says of a response that has the feature.
-        absent: what it says of one that lacks it.
+        does: what a response does that has the feature, as in "does it …?"
     """
 
     name: str
     objective: Objective
-    present: str
-    absent: str
-
-    def phrase(self, has: bool) -> str:
-        """What a rationale says of a response."""
-        return self.present if has else self.absent
+    does: str
 
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
-        Family("answers", "helpfulness", "answers the question", "leaves the question open"),
-        Family("drift", "helpfulness", "drifts to another topic", "stays on the topic"),
-        Family("length", "helpfulness", "is the longer one", "is the shorter one"),
-        Family("example", "helpfulness", "gives an example", "gives no example"),
-        Family("format", "helpfulness", "keeps the format asked for", "breaks the format asked for"),
-        Family("language", "helpfulness", "keeps the language asked for", "leaves the language asked for"),
-        Family("clarify", "helpfulness", "asks what is meant", "asks nothing back"),
-        Family("repetition", "helpfulness", "repeats itself", "says each thing once"),
-        Family("offer", "helpfulness", "offers more help", "offers nothing more"),
-        Family("padding", "helpfulness", "pads with filler", "comes to the point"),
-        Family("polite", "harmlessness", "is polite", "is dry"),
-        Family("insult", "harmlessness", "insults the person", "insults nobody"),
-        Family("harm", "harmlessness", "helps with harm", "gives no help with harm"),
-        Family("overrefusal", "harmlessness", "refuses a harmless request", "refuses nothing harmless"),
-        Family("privacy", "harmlessness", "gives away a private detail", "keeps private details out"),
-        Family("warning", "harmlessness", "warns of danger", "gives no warning"),
-        Family("empathy", "harmlessness", "shows sympathy", "stays cold"),
-        Family("pressure", "harmlessness", "pushes the person", "leaves the choice free"),
-        Family("contradiction", "honesty", "contradicts the note", "says nothing against the note"),
-        Family("hedge", "honesty", "admits doubt", "admits no doubt"),
-        Family("certainty", "honesty", "claims to be certain", "claims no certainty"),
-        Family("flattery", "honesty", "flatters the person", "flatters nobody"),
-        Family("source", "honesty", "cites a made-up source", "cites no source"),
-        Family("experience", "honesty", "claims a life of its own", "claims no life of its own"),
-        Family("sycophancy", "honesty", "gives in to a wrong claim", "gives in to no wrong claim"),
-        Family("mistake", "honesty", "admits its mistake", "admits no mistake"),
+        Family("answers", "helpfulness", "answer the question"),
+        Family("drift", "helpfulness", "drift to another topic"),
+        Family("length", "helpfulness", "run longer"),
+        Family("example", "helpfulness", "give an example"),
+        Family("format", "helpfulness", "keep the format asked for"),
+        Family("language", "helpfulness", "keep the language asked for"),
+        Family("clarify", "helpfulness", "ask what is meant"),
+        Family("repetition", "helpfulness", "repeat itself"),
+        Family("offer", "helpfulness", "offer more help"),
+        Family("padding", "helpfulness", "pad with filler"),
+        Family("polite", "harmlessness", "sound polite"),
+        Family("insult", "harmlessness", "insult the person"),
+        Family("harm", "harmlessness", "help with harm"),
+        Family("overrefusal", "harmlessness", "refuse a harmless request"),
+        Family("privacy", "harmlessness", "give away a private detail"),
+        Family("warning", "harmlessness", "warn of danger"),
+        Family("empathy", "harmlessness", "show sympathy"),
+        Family("pressure", "harmlessness", "push the person"),
+        Family("contradiction", "honesty", "contradict the note"),
+        Family("hedge", "honesty", "admit doubt"),
+        Family("certainty", "honesty", "claim certainty"),
+        Family("flattery", "honesty", "flatter the person"),
+        Family("source", "honesty", "cite a made-up source"),
+        Family("experience", "honesty", "claim a life of its own"),
+        Family("sycophancy", "honesty", "give in to a wrong claim"),
+        Family("mistake", "honesty", "admit its mistake"),
     )
 }
-# Two responses of one length: neither is longer.
-SAME_LENGTH = "is about as long"
 NAMES = tuple(FAMILIES)
 
 
@@ -84,3 +76,28 @@ def wordings(family: str, present: bool, split: Split) -> tuple[str, ...]:
 @cache
 def _wordings_of(objective: Objective) -> Any:
     return read_texts(f"{objective}.yaml")
+
+
+@cache
+def composed(family: str, present: bool) -> tuple[tuple[str, str], ...]:
+    """Frames and phrases to put into them: more clauses, for training only."""
+    grammar = _grammar()
+    side, other = ("present", "absent") if present else ("absent", "present")
+    parts = (
+        ("has", side, grammar["has"].get(family, ())),
+        ("keeps", side, grammar["keeps"].get(family, ())),
+        ("keeps", other, grammar["keeps_if_absent"].get(family, ())),
+        ("does", side, grammar["does"][family]["present"]),
+        ("does", other, grammar["does"][family]["absent"]),
+    )
+    return tuple(
+        (frame, phrase)
+        for kind, asked, phrases in parts
+        for phrase in phrases
+        for frame in grammar["frames"][kind][asked]
+    )
+
+
+@cache
+def _grammar() -> Any:
+    return read_texts("grammar.yaml")

@@ -6,10 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
+from typing import Literal, NamedTuple
 
 from rlaif.constitution.load import load_constitution
-from rlaif.starter.families import FAMILIES, SAME_LENGTH, Split, wordings
-from rlaif.starter.negation import contrary, insistent
+from rlaif.starter.families import FAMILIES, Split, composed, wordings
+from rlaif.starter.negation import contrary, gerund, insistent
 from rlaif.starter.responses import WorldPair
 from rlaif.starter.world import World, alternatives, held_out
 
@@ -44,8 +46,10 @@ SHIPPED = {
     "admits-doubt": ("hedge", True),
 }
 # Shares of training wordings that are made by negation: of the opposite's, and twice of its own.
-_CONTRARY, _INSISTENT = 0.35, 0.07
-_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+_CONTRARY, _INSISTENT = 0.3, 0.07
+# Share of training wordings that the grammar puts together, before any negation.
+_COMPOSED = 0.45
+_ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,21 @@ class Principle:
         return Principle(self.family, not self.present)
 
 
+class Look(NamedTuple):
+    """Where the word after a piece is to be found: in a `principle` by number, or in response `a` or `b` by family."""
+
+    where: Literal["principle", "a", "b", "better"]
+    what: str | int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a rationale, up to a word that has to be decided."""
+
+    text: str
+    look: Look | None = None
+
+
 @dataclass(frozen=True)
 class Question:
     """One objective put to the judge of a pair, with the answer by construction.
@@ -74,9 +93,14 @@ class Question:
     question: str
     principles: tuple[Principle, ...]
     texts: tuple[str, ...]
-    rationale: str
+    pieces: tuple[Piece, ...]
     decider: Principle | None
     better: str | None
+
+    @property
+    def rationale(self) -> str:
+        """What the judge should say before its verdict."""
+        return "".join(piece.text for piece in self.pieces)
 
 
 @cache
@@ -100,9 +124,8 @@ def _clause(world: World, principle: Principle) -> str:
     rng = world.rng
     chance = rng.random() if world.split == "train" else 1.0
     turned = chance < _CONTRARY
-    options = wordings(principle.family, principle.present != turned, world.split)
     while True:
-        plain = re.sub(r" +", " ", world.fill(rng.choice(options), {})).strip()
+        plain = _plain(world, principle.opposite if turned else principle)
         if chance >= _CONTRARY + _INSISTENT:
             return plain
         made = contrary(plain, rng) if turned else insistent(plain, rng)
@@ -110,20 +133,39 @@ def _clause(world: World, principle: Principle) -> str:
             return made
 
 
+def _plain(world: World, principle: Principle) -> str:
+    """A wording as it stands in the lists, or in training one put together."""
+    while world.split == "train" and world.rng.random() < _COMPOSED:
+        frame, phrase = world.rng.choice(composed(principle.family, principle.present))
+        bare = re.sub("^(an?|the) ", "", phrase)
+        clause = world.fill(frame, {"n": phrase, "bare": bare, "v": phrase, "g": gerund(phrase)})
+        if clause not in _kept(principle.family):
+            return clause
+    options = wordings(principle.family, principle.present, world.split)
+    return re.sub(r" +", " ", world.fill(world.rng.choice(options), {})).strip()
+
+
 def contrast(world: World, family: str) -> tuple[tuple[Principle, str], tuple[Principle, str]]:
-    """A principle and its opposite, worded alike but for a negation."""
+    """A principle and its opposite, worded alike but for a negation; or each in its own way."""
     rng, leads = world.rng, LEADS["train"]
+    principle = Principle(family, rng.random() < 0.5)
+    if rng.random() < 0.5:
+        return (principle, word(world, principle)), (principle.opposite, word(world, principle.opposite))
     while True:
-        principle = Principle(family, rng.random() < 0.5)
-        plain = re.sub(r" +", " ", world.fill(rng.choice(wordings(family, principle.present, "train")), {})).strip()
+        plain = _plain(world, principle)
         made = contrary(plain, rng)
         if made and made not in _kept(family):
             return (principle, rng.choice(leads).format(plain)), (principle.opposite, rng.choice(leads).format(made))
 
 
-def restated(principle: Principle, ordinal: str = "first") -> str:
+def restated(principle: Principle, number: int = 0) -> tuple[Piece, ...]:
     """How a rationale says what a principle asks for."""
-    return f"The {ordinal} principle prefers one that {FAMILIES[principle.family].phrase(principle.present)}."
+    look = Look("principle", number)
+    return (
+        Piece(f"{' ' * bool(number)}{_ORDINALS[number]}: does it", look),
+        Piece(f" {FAMILIES[principle.family].does}? It should", look),
+        Piece("." if principle.present else " not."),
+    )
 
 
 @cache
@@ -134,22 +176,19 @@ def _kept(family: str) -> frozenset[str]:
     return frozenset(text for clause in clauses for text in alternatives(clause))
 
 
-def decide(pair: WorldPair, principles: Sequence[Principle]) -> tuple[str, Principle | None, str | None]:
+def decide(pair: WorldPair, principles: Sequence[Principle]) -> tuple[tuple[Piece, ...], Principle | None, str | None]:
     """The rationale, the principle that decides and the better response."""
-    parts = []
-    for ordinal, principle in zip(_ORDINALS, principles, strict=False):
-        family = FAMILIES[principle.family]
+    pieces: list[Piece] = []
+    for number, principle in enumerate(principles):
         a, b = pair.marks(principle.family)
-        seen = [family.phrase(bool(has)) for has in (a, b)]
-        if principle.family == "length" and a == b:
-            seen = [SAME_LENGTH, SAME_LENGTH]
-        parts.append(f"{restated(principle, ordinal)} Response A {seen[0]}. Response B {seen[1]}.")
+        pieces += [*restated(principle, number), Piece(" Response A does", Look("a", principle.family))]
+        pieces += [Piece("." if a else " not."), Piece(" Response B does", Look("b", principle.family))]
+        pieces += [Piece("." if b else " not.")]
         if a != b:
             better = "A" if a == principle.present else "B"
-            parts.append(f"So {better} is better.")
-            return " ".join(parts), principle, better
-        parts.append("Both are equal here.")
-    return " ".join(parts), None, None
+            return (*pieces, Piece(" So", Look("better", 0)), Piece(f" {better} is better.")), principle, better
+        pieces.append(Piece(" Both are equal here."))
+    return tuple(pieces), None, None
 
 
 def ask(world: World, pair: WorldPair, principles: Sequence[Principle], texts: Sequence[str] = ()) -> Question:
@@ -176,8 +215,6 @@ def draw_principles(world: World, pair: WorldPair, kind_of_question: str) -> tup
     return tuple(Principle(name, rng.random() < 0.5) for name in names)
 
 
-def is_new_combination(scene_kind: str, principles: Sequence[Principle]) -> bool:
-    """Whether two of the principles, or the first and the scene, are a combination kept for held-out tests."""
-    families = [one.family for one in principles]
-    pairs = [(a, b) for place, a in enumerate(families) for b in families[place + 1 :]]
-    return any(held_out(*names) for names in pairs)
+def is_new_combination(principles: Sequence[Principle]) -> bool:
+    """Whether two of the principles are a combination kept for held-out tests."""
+    return any(held_out(a.family, b.family) for a, b in combinations(principles, 2))

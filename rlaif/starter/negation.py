@@ -15,6 +15,7 @@ _UNFIT = re.compile(
     r"|anything|whatsoever|even|but|unless|least|most|always|at all|as \w+ as)\b|n't\b"
 )
 _IRREGULAR = {"has": "have", "lies": "lie", "ties": "tie", "goes": "go", "does": "do"}
+_DOUBLED = {"get": "gett", "admit": "admitt", "slip": "slipp", "set": "sett", "drop": "dropp", "put": "putt"}
 _ES = ("sses", "ches", "shes", "xes", "zzes")
 
 
@@ -27,6 +28,13 @@ def base_form(verb: str) -> str | None:
     if verb.endswith("ies"):
         return verb[:-3] + "y"
     return verb[:-2] if verb.endswith(_ES) else verb[:-1]
+
+
+def gerund(phrase: str) -> str:
+    """Its first word, a verb, with "-ing"."""
+    verb, _, rest = phrase.partition(" ")
+    stem = verb[:-1] if verb.endswith("e") and verb != "be" and not verb.endswith("ee") else verb
+    return f"{_DOUBLED.get(verb, stem)}ing {rest}"
 
 
 def contrary(clause: str, rng: random.Random) -> str | None:
@@ -48,3 +56,11 @@ def insistent(clause: str, rng: random.Random) -> str | None:
     if _UNFIT.search(clause) or not rest or base is None:
         return None
     return f"{rng.choice(('never fails to', 'does not fail to', 'does not forget to'))} {base} {rest}"
+
+
+_NEGATIONS = re.compile(r"\b(never|not|at no point)\b|n't\b")
+
+
+def is_turned(text: str) -> bool:
+    """Whether a text's negations, an odd number, turn round what the rest of it says."""
+    return len(_NEGATIONS.findall(text)) % 2 == 1

@@ -68,6 +68,10 @@ class WorldPair:
         """As rows of a dataset have it."""
         return Pair(id=identity, prompt=self.scene.prompt, response_a=self.a.text, response_b=self.b.text)
 
+    def swapped(self) -> WorldPair:
+        """The responses change places."""
+        return WorldPair(self.scene, self.b, self.a)
+
     def marks(self, family: str) -> tuple[bool | None, bool | None]:
         """Whether each response has a family's feature; of responses of about one length, neither is longer."""
         if family != "length":

@@ -21,7 +21,8 @@ import torch
 from rlaif.prompts import load_template
 from rlaif.starter.corpus import Mix, batches
 from rlaif.starter.encode import IGNORE, Encoder, Row
-from rlaif.starter.model import Batch, Guides, collate, losses, make_model, total
+from rlaif.starter.guides import Guides, losses
+from rlaif.starter.model import Batch, attention_bias, collate, make_model
 from rlaif.starter.tokens import make_tokenizer
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ class Plan:
     """What is trained, and for how long.
 
     Attributes:
+        drills: how many steps, the first ones, only restate principles: what the rest builds on.
         decay: share of the steps, the last ones, over which the learning rate falls to nothing.
         batch_tokens: padded tokens a step.
     """
 
-    steps: int = 3000
+    steps: int = 3400
     seed: int = 0
     mix: Mix = field(default_factory=Mix)
     width: int = 256
@@ -48,6 +50,13 @@ class Plan:
     inner: int = 640
     batch_tokens: int = 6144
     warm_up: int = 60
+    drills: int = 300
+
+    @property
+    def decay_from(self) -> int:
+        """The step from which the learning rate falls, and verdicts have noise."""
+        return self.steps - int(self.steps * self.decay)
+
     decay: float = 0.3
 
 
@@ -107,7 +116,7 @@ class Trainer:
         save_checkpoint(self.model, self.tokenizer, self.folder / "checkpoint")
 
     def _rate(self) -> float:
-        left = (self.plan.steps - self.step) / max(1, int(self.plan.steps * self.plan.decay))
+        left = (self.plan.steps - self.step) / max(1, self.plan.steps - self.plan.decay_from)
         return min(1.0, (self.step + 1) / self.plan.warm_up, left)
 
     def learn(self, batch: Batch) -> dict[str, float]:
@@ -118,13 +127,22 @@ class Trainer:
                 group["lr"] = base * rate
         with torch.autocast(self.device.type, torch.bfloat16):
             made = losses(self.model, self.guides, batch.to(self.device))
-        total(made).backward()  # type: ignore[no-untyped-call]
+        made.total().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad()
         self.step += 1
-        return {name: float(value.detach()) for name, value in made.items()}
+        return made.figures()
+
+    def _stream(self) -> Iterator[tuple[tuple[int, int], list[Row]]]:
+        plan = self.plan
+        drilling = self.step < plan.drills
+        mix = plan.mix if self.step >= plan.decay_from else replace(plan.mix, noise=0.0)
+        mix = replace(mix, drill=1.0, policy=0.0) if drilling else mix
+        return batches(
+            self.encoder, f"{plan.seed}/{'drills' if drilling else 'all'}", mix, plan.batch_tokens, self.place
+        )
 
     def run(self, stop_after: float = float("inf")) -> Iterator[dict[str, Any]]:
         """Train until the last step, or until `stop_after` seconds of this call; a record each 20 steps."""
@@ -132,12 +150,15 @@ class Trainer:
         sums: dict[str, list[float]] = {}
         tokens = 0
         plan = self.plan
-        ahead = batches(self.encoder, str(plan.seed), plan.mix, plan.batch_tokens, self.place)
+        ahead = self._stream()
         while self.step < plan.steps and time.monotonic() - began < stop_after:
             place, rows = next(ahead)
             for name, value in self.learn(collate(rows)).items():
                 sums.setdefault(name, []).append(value)
             self.place = place
+            if self.step in (plan.drills, plan.decay_from):
+                self.place = (0, 0) if self.step == plan.drills else place
+                ahead = self._stream()
             tokens += sum(len(row.ids) for row in rows)
             now = time.monotonic()
             self.seconds += now - last
@@ -159,15 +180,14 @@ class Trainer:
         """
         batch = collate(rows).to(self.device)
         made = losses(self.model, self.guides, batch)
-        bias = torch.zeros(batch.mask.shape, device=self.device).masked_fill(~batch.mask, float("-inf"))
-        output = self.model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=bias)
+        output = self.model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=attention_bias(batch))
         right = output.logits.argmax(-1) == batch.targets
         wanted = batch.targets != IGNORE
         # The last target of a branch is the end of the turn; the one before it is the choice.
         ends = wanted & ~wanted.roll(-1, 1)
         verdicts = ends.roll(-1, 1)
         return {
-            "loss": float(made["text"]),
+            "loss": float(made.by_name["text"]),
             "tokens": float(right[wanted].float().mean()),
             "verdicts": float(right[verdicts].float().mean()),
         }
@@ -209,6 +229,7 @@ CHECK = Plan(
     inner=320,
     batch_tokens=3072,
     warm_up=20,
+    drills=0,
 )
 
 
@@ -235,7 +256,9 @@ def _check_or_exit() -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Where the run is kept.")
 @click.option("--steps", default=Plan.steps, show_default=True, help="Steps in all.")
 @click.option("--minutes", type=float, help="Stop after so long; the same command continues.")
-@click.option("--noise", default=0.0, show_default=True, help="Share of verdicts turned round, against overconfidence.")
+@click.option(
+    "--noise", default=0.0, show_default=True, help="Share of late verdicts turned round, against overconfidence."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--check", "checks", is_flag=True, help="Train a small one shortly, and see whether it learns.")
 def main(out: Path | None, steps: int, minutes: float | None, noise: float, seed: int, checks: bool) -> None:

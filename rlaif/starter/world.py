@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -63,16 +63,16 @@ class World:
             pass
         return found
 
-    def fill(self, text: str, slots: MutableMapping[str, str] | Mapping[str, str]) -> str:
+    def fill(self, text: str, slots: Mapping[str, str]) -> str:
         """Choose alternatives, fill slots from `slots`, and draw what is not there."""
         while "(" in text:
             text = _ALTERNATIVES.sub(lambda match: self.rng.choice(match.group(1).split("|")), text)
 
         def value(match: re.Match[str]) -> str:
             name = match.group(1)
-            lower = name[0].lower() + name[1:]
+            lower = lower_first(name)
             found = slots.get(lower) or self.entity(lower)
-            return found[0].upper() + found[1:] if name != lower else found
+            return upper_first(found) if name != lower else found
 
         return _ARTICLE.sub(r"\1n ", _SLOT.sub(value, text))
 
