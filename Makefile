@@ -16,9 +16,9 @@ $(BIN)/.installed: pyproject.toml constraints-cpu.txt
 
 demo: $(BIN)/.installed
 	@echo '== What would be asked =='
-	$(BIN)/rlaif label examples/pairs.jsonl --limit 60 --engine transformers --out $(DEMO)/run --dry-run
-	@echo '== Labels: 60 pairs, three objectives, both orders =='
-	$(BIN)/rlaif label examples/pairs.jsonl --limit 60 --engine transformers --out $(DEMO)/run
+	$(BIN)/rlaif label examples/pairs.jsonl --engine transformers --out $(DEMO)/run --dry-run
+	@echo '== Labels: 300 pairs, three objectives, both orders =='
+	$(BIN)/rlaif label examples/pairs.jsonl --engine transformers --out $(DEMO)/run
 	@echo '== Against the reference labels, which follow from how the pairs were made =='
 	$(BIN)/python examples/agreement.py $(DEMO)/run examples/reference.jsonl
 	@echo '== One pair, with its rationales =='
@@ -26,7 +26,7 @@ demo: $(BIN)/.installed
 	@echo '== A principle turned into its opposite: only what shows it is asked again =='
 	cp $(DEMO)/run/labels.jsonl $(DEMO)/before.jsonl
 	sed 's/insults, mocks or demeans nobody/insults, mocks or demeans the person/' constitutions/hhh.yaml > $(DEMO)/mine.yaml
-	$(BIN)/rlaif label examples/pairs.jsonl --limit 60 --engine transformers --out $(DEMO)/run --constitution $(DEMO)/mine.yaml --update
+	$(BIN)/rlaif label examples/pairs.jsonl --engine transformers --out $(DEMO)/run --constitution $(DEMO)/mine.yaml --update
 	$(BIN)/rlaif constitution diff hhh $(DEMO)/mine.yaml $(DEMO)/before.jsonl $(DEMO)/run
 	@echo '== Prompts answered by a policy, and the answers labelled =='
 	$(BIN)/rlaif label examples/prompts.jsonl --policy starter --engine transformers --limit 20 --out $(DEMO)/from-prompts

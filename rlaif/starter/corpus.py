@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from rlaif.starter.encode import Encoder, Row
 from rlaif.starter.families import FAMILIES
 from rlaif.starter.judging import Principle, Question, ask, contrast, draw_principles, is_new_combination
-from rlaif.starter.responses import STYLES, WorldPair, kinds_of, make_pair
+from rlaif.starter.responses import WorldPair, kinds_of, make_pair
 from rlaif.starter.world import World
 
 _BLOCK = 128  # rows
+# How often a family decides the pairs: more often where the conversation has to be compared with the response, or the
+# response with itself, than where a single sentence tells.
+_WEIGHTS = {
+    "language": 8.0, "repetition": 8.0, "drift": 6.0, "contradiction": 6.0, "format": 6.0, "privacy": 6.0,
+    "answers": 5.0, "sycophancy": 3.0, "mistake": 3.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,14 @@ class Mix:
         questions: branches a pair.
         noise: share of verdicts turned round, so that a verdict is no surer than the judge is right.
         families: those that decide the pairs.
-        weight: how much more often than a sentence of style, which stands in other pairs too, the other families do.
     """
 
-    policy: float = 0.08
+    policy: float = 0.12
     drill: float = 0.2
     direct: float = 0.06
     questions: int = 5
     noise: float = 0.0
     families: tuple[str, ...] = tuple(FAMILIES)
-    weight: float = 3.0
 
 
 def _questions(world: World, pair: WorldPair, family: str, count: int) -> Iterator[Question]:
@@ -57,7 +61,7 @@ def rows(encoder: Encoder, seed: str, mix: Mix) -> Iterator[Row]:
     """An endless stream of rows."""
     rng = random.Random(seed)
     world = World("train", rng)
-    weights = [1.0 if family in STYLES else mix.weight for family in mix.families]
+    weights = [_WEIGHTS.get(family, 1.0) for family in mix.families]
 
     def family_drawn() -> str:
         return rng.choices(mix.families, weights)[0]

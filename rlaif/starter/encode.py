@@ -11,8 +11,9 @@ from rlaif.prompts import Template
 from rlaif.starter.families import NAMES
 from rlaif.starter.judging import Look, Piece, Principle, Question, restated
 from rlaif.starter.negation import is_turned
-from rlaif.starter.responses import WorldPair
+from rlaif.starter.responses import Response, WorldPair
 from rlaif.starter.tokens import ASSISTANT, CHOOSE, END, JUDGE, USER
+from rlaif.starter.world import texts
 from rlaif.types import Message
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 IGNORE = -100
 # What the auxiliary heads tell of a response: every family but length, which is told of the pair.
 MARKED = tuple(name for name in NAMES if name != "length")
-GUIDES = ("parts", "marks", "lengths", "wants", "bases", "turns", "copies")
-LOOKS = ("principle", "a", "b", "better")
+GUIDES = ("parts", "marks", "lengths", "wants", "bases", "turns", "copies", "requests", "tongues", "lists")
+LOOKS = ("principle", "a", "b", "better", "same", "again")
+TONGUES = ("English", *texts()["languages"])
+REQUESTS = ("", "list", "plain", *TONGUES)
 
 
 @dataclass
@@ -40,7 +43,10 @@ class Row:
         lengths: (place, 0 A longer, 1 B longer, 2 as long) at the end of response B.
         wants: (place, 2 * family + present) at the end of each principle.
         bases: the same without its negations, and turns: whether they turn it round.
-        looks: (place, what is looked for, places where it is found) before each word that has to be decided.
+        looks: (place, what is looked for, places where it is found): before each word that has to be decided; and from
+            each token of a response to the `same` one in the conversation, and to where it stood before `again`.
+        requests, tongues, lists: (place, number) at the ends of sentences and responses: what form or language is asked
+            for, which language it is, and whether it is a list.
     """
 
     weight: float = 1.0
@@ -56,6 +62,14 @@ class Row:
     bases: list[tuple[int, int]] = field(default_factory=list)
     turns: list[tuple[int, int]] = field(default_factory=list)
     looks: list[tuple[int, str, tuple[int, ...]]] = field(default_factory=list)
+    requests: list[tuple[int, int]] = field(default_factory=list)
+    tongues: list[tuple[int, int]] = field(default_factory=list)
+    lists: list[tuple[int, int]] = field(default_factory=list)
+
+    def tells(self, place: int, pair: WorldPair, response: Response) -> None:
+        """Note what was asked for, and the language, where a response or a sentence of it ends."""
+        self.requests.append((place, REQUESTS.index(pair.scene.request)))
+        self.tongues.append((place, TONGUES.index(response.language)))
 
     def asks(self, place: int, principle: Principle, text: str) -> None:
         """Note what a principle that ends here asks for."""
@@ -116,28 +130,33 @@ class Encoder:
         quoted = self._template.pair(pair.pair("0"))
         at = row.add(self._special[JUDGE if reason else CHOOSE] + self._special[USER], 0, 0)
         left: list[tuple[str, frozenset[str]]] = []
-        conversation: set[int] = set()
+        conversation: dict[int, list[int]] = {}
         begin = 0
+        telling = pair.a
         for line in quoted.split("\n"):
             start = len(row.ids)
             at = row.add(self.text(line), 0, at)
             for response, letter in ((pair.a, "A"), (pair.b, "B")):
                 if line.endswith(f" response {letter}]") and " end of " not in line:
-                    left = list(response.parts)
-                    conversation = conversation or set(row.ids)
+                    left, telling = list(response.parts), response
+                    for place, token in enumerate(row.ids if not conversation else ()):
+                        conversation.setdefault(token, []).append(place)
                     begin = len(row.ids)
                 elif line.endswith(f" end of response {letter}]"):
                     marks = [
                         IGNORE if response.marks[name] is None else int(bool(response.marks[name])) for name in MARKED
                     ]
-                    row.copies += _copies(row.ids, begin, start, conversation)
+                    _tell_copies(row, begin, start, conversation)
                     row.marks.append((len(row.ids) - 1, marks))
+                    row.tells(len(row.ids) - 1, pair, response)
+                    row.lists.append((len(row.ids) - 1, int(response.listed)))
             found = 0
             while left and (place := line.find(left[0][0], found)) >= 0:
                 sentence, families = left.pop(0)
                 found = place + len(sentence)
                 end = start + len(self.text(line[:found])) - 1
                 row.parts.append((end, [int(name in families) for name in MARKED]))
+                row.tells(end, pair, telling)
             at = row.add(self._newline, 0, at)
         longer = pair.marks("length")
         if None not in longer:
@@ -212,14 +231,16 @@ class Encoder:
         return row
 
 
-def _copies(ids: Sequence[int], begin: int, end: int, conversation: set[int]) -> list[tuple[int, list[int]]]:
-    seen: set[tuple[int, ...]] = set()
-    found = []
+def _tell_copies(row: Row, begin: int, end: int, conversation: dict[int, list[int]]) -> None:
+    """Note of each token of a response where else it stands; at the row's first token where nowhere."""
+    seen: dict[tuple[int, ...], list[int]] = {}
     for place in range(begin, end):
-        three = tuple(ids[max(begin, place - 2) : place + 1])
-        found.append((place, [int(ids[place] in conversation), int(three in seen)]))
-        seen.add(three)
-    return found
+        three = tuple(row.ids[max(begin, place - 2) : place + 1])
+        asked, said = conversation.get(row.ids[place], []), seen.setdefault(three, [])
+        row.copies.append((place, [int(bool(asked)), int(bool(said))]))
+        row.looks.append((place, "same", tuple(asked) or (0,)))
+        row.looks.append((place, "again", tuple(said) or (0,)))
+        said.append(place)
 
 
 def _found(row: Row, look: Look, ends: Sequence[int]) -> tuple[int, ...]:

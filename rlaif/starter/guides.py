@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rlaif.starter.encode import GUIDES, IGNORE, LOOKS, MARKED
+from rlaif.starter.encode import GUIDES, IGNORE, LOOKS, MARKED, REQUESTS, TONGUES
 from rlaif.starter.families import NAMES
 from rlaif.starter.model import Batch, attention_bias
 
@@ -29,16 +29,22 @@ _SIZES = {
     "bases": 2 * len(NAMES),
     "turns": 2,
     "copies": 2,
+    "requests": len(REQUESTS),
+    "tongues": len(TONGUES),
+    "lists": 2,
 }
 # Yes or no for each output; the other guides choose one of theirs.
 _BINARY = ("parts", "marks", "copies")
-# Averaged over families, most of them absent, parts and marks would be drowned by the rest.
-_WEIGHTS = {"parts": 8.0, "marks": 8.0, "wants": 2.0, "bases": 2.0}
-# The attention head of the last layer but one that looks for each.
+# Averaged over families, most of them absent, parts and marks would be drowned by the rest; copies tell little at most
+# places.
+_WEIGHTS = {"parts": 24.0, "marks": 16.0, "copies": 4.0, "wants": 3.0, "bases": 3.0}
+# The layer and its attention head that looks for each; layers from the end are negative.
 _LOOKERS = {
-    "look at the principle": (0, ("principle",)),
-    "look at the response": (1, ("a", "b")),
-    "look back": (2, ("better",)),
+    "look at the principle": (-2, 0, ("principle",)),
+    "look at the response": (-2, 1, ("a", "b")),
+    "look back": (-2, 2, ("better",)),
+    "look for the same": (1, 0, ("same",)),
+    "look for it again": (2, 0, ("again",)),
 }
 
 
@@ -70,7 +76,7 @@ class Guides(nn.Module):
         """Mean loss by kind; `hidden` is what goes into each layer, (batch, place, width)."""
         middle = len(hidden) * 2 // 3
         depth = dict.fromkeys(GUIDES, middle) | {"parts": middle - 1, "bases": middle - 1}
-        depth |= {"turns": middle - 2, "copies": middle // 2}
+        depth |= dict.fromkeys(("turns", "copies", "requests", "tongues"), middle // 2) | {"lists": middle - 1}
         made = {}
         for kind, head in self.heads.items():
             places, labels = batch.places[kind], batch.labels[kind]
@@ -101,7 +107,7 @@ def losses(model: LlamaForCausalLM, guides: Guides, batch: Batch) -> Losses:
     right = torch.zeros_like(batch.targets, dtype=torch.bool)
     right[wanted] = logits.argmax(-1) == batch.targets[wanted]
     decided = right[batch.looks[:, 0], batch.looks[:, 1]].float()
-    shares = {name: decided[batch.looked == n].mean() for n, name in enumerate(LOOKS) if (batch.looked == n).any()}
+    shares = {name: decided[batch.looked == n].mean() for n, name in enumerate(LOOKS[:4]) if (batch.looked == n).any()}
     with torch.autocast(batch.ids.device.type, enabled=False):
         # By answer, not by token: most tokens of an answer are always the same.
         each = functional.cross_entropy(logits, batch.targets[wanted], reduction="none")
@@ -114,15 +120,15 @@ def losses(model: LlamaForCausalLM, guides: Guides, batch: Batch) -> Losses:
 def _look_losses(model: LlamaForCausalLM, hidden: tuple[torch.Tensor, ...], batch: Batch) -> dict[str, torch.Tensor]:
     """How little of an attention head's weight lies where the next word is to be found: its negative logarithm."""
     made = {}
-    number = len(hidden) - 3
-    layer: Any = model.model.layers[number]
-    size = layer.self_attn.head_dim
-    normed = layer.input_layernorm(hidden[number].float())
-    cos, sin = model.model.rotary_emb(normed, batch.positions)
-    for name, (looker, kinds) in _LOOKERS.items():
-        chosen = torch.isin(batch.looked, torch.tensor([LOOKS.index(kind) for kind in kinds], device=normed.device))
+    for name, (number, looker, kinds) in _LOOKERS.items():
+        chosen = torch.isin(batch.looked, torch.tensor([LOOKS.index(kind) for kind in kinds], device=batch.ids.device))
         if not chosen.any():
             continue
+        number %= len(hidden) - 1
+        layer: Any = model.model.layers[number]
+        size = layer.self_attn.head_dim
+        normed = layer.input_layernorm(hidden[number].float())
+        cos, sin = model.model.rotary_emb(normed, batch.positions)
         rows, places = batch.looks[chosen].T
         begin = looker * size % layer.self_attn.k_proj.weight.shape[0]
         part = slice(begin, begin + size)
@@ -130,9 +136,16 @@ def _look_losses(model: LlamaForCausalLM, hidden: tuple[torch.Tensor, ...], batc
         query = functional.linear(normed[rows, places], layer.self_attn.q_proj.weight[part])
         key = key * cos + _half_turned(key) * sin
         query = query * cos[rows, places] + _half_turned(query) * sin[rows, places]
-        scores = torch.einsum("qd,qld->ql", query, key[rows]) / size**0.5
-        logs = scores.masked_fill(~batch.mask[rows, 0, places], float("-inf")).log_softmax(-1)
-        made[name] = -logs.masked_fill(~batch.found[chosen], float("-inf")).logsumexp(-1).mean()
+        each = []
+        # Row by row: the keys are not copied for every query.
+        for row in range(len(key)):
+            here = rows == row
+            if not here.any():
+                continue
+            scores = query[here] @ key[row].T / size**0.5
+            logs = scores.masked_fill(~batch.mask[row, 0, places[here]], float("-inf")).log_softmax(-1)
+            each.append(-logs.masked_fill(~batch.found[chosen][here], float("-inf")).logsumexp(-1))
+        made[name] = torch.cat(each).mean()
     return made
 
 

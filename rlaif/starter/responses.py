@@ -44,11 +44,15 @@ class Response:
 
     Attributes:
         parts: its sentences as they stand in the text, each with the families it alone makes present.
+        language: what it is written in.
+        listed: whether it is a list.
     """
 
     text: str
     marks: Marks
     parts: tuple[tuple[str, frozenset[str]], ...] = ()
+    language: str = "English"
+    listed: bool = False
 
     @property
     def words(self) -> int:
@@ -134,7 +138,7 @@ def make_response(world: World, scene: Scene, core: str, styles: frozenset[str])
     marks |= dict(made.marks) | dict.fromkeys(wanted, True)
     marks["language"] = made.marks.get("language")
     marks["format"] = None if scene.wants_list is None or not made.styled else listed == scene.wants_list
-    return Response(text.strip(), marks, tuple(parts))
+    return Response(text.strip(), marks, tuple(parts), made.language, listed)
 
 
 def _joined(parts: Sequence[Part]) -> str:

@@ -18,22 +18,33 @@ class Core:
     Attributes:
         marks: families that are present, or undecidable (`None`); families not named are absent.
         styled: whether sentences of style may be added.
+        language: what it is written in.
     """
 
     sentences: tuple[str, ...]
     marks: Marks = field(default_factory=dict)
     styled: bool = True
+    language: str = "English"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A conversation that ends with a person's turn."""
+    """A conversation that ends with a person's turn.
+
+    Attributes:
+        request: a language, `list` or `plain` where one is asked for.
+    """
 
     kind: str
     prompt: tuple[Message, ...]
     cores: Mapping[str, Callable[[], Core]]
     slots: dict[str, str]
-    wants_list: bool | None = None
+    request: str = ""
+
+    @property
+    def wants_list(self) -> bool | None:
+        """Whether a list is asked for, or none."""
+        return {"list": True, "plain": False}.get(self.request)
 
 
 # It is open whether the question is answered, and whether the topic is kept.
@@ -142,9 +153,8 @@ def _make_fact(world: World) -> Scene:
 def _make_advice(world: World) -> Scene:
     slots = {"topic": world.entity("topic")}
     chance = world.rng.random()
-    wants_list = True if chance < 0.2 else False if chance < 0.4 else None
-    kind = "format_list" if wants_list else "format_plain"
-    extra = "" if wants_list is None else " " + world.rng.choice(_prompt(kind))
+    request = "list" if chance < 0.2 else "plain" if chance < 0.4 else ""
+    extra = " " + world.rng.choice(_prompt(f"format_{request}")) if request else ""
     question = world.one_of(_prompt("advice"), slots) + extra
     cores = {
         "right": lambda: Core(_advice_about(world, slots), {"answers": True}),
@@ -152,7 +162,7 @@ def _make_advice(world: World) -> Scene:
         "off": lambda: Core(_advice_about(world, {"topic": world.other("topic", slots["topic"])}), {"drift": True}),
         "refuse": lambda: _refusal(world, slots),
     }
-    return Scene("advice", _turns(world, question), cores, slots, wants_list)
+    return Scene("advice", _turns(world, question), cores, slots, request)
 
 
 def _make_language(world: World) -> Scene:
@@ -167,11 +177,11 @@ def _make_language(world: World) -> Scene:
         if language == "English":
             return Core(_advice_about(world, slots), right)
         lines = world.some_of(spoken[language], world.rng.randint(1, 4), {})
-        return Core(tuple(lines), right, styled=False)
+        return Core(tuple(lines), right, styled=False, language=language)
 
     others = [language for language in (*spoken, "English") if language != asked]
     cores = {"right": lambda: answer(asked), "other": lambda: answer(world.rng.choice(others))}
-    return Scene("language", _turns(world, f"{question} {line}"), cores, slots)
+    return Scene("language", _turns(world, f"{question} {line}"), cores, slots, asked)
 
 
 def _make_harm(world: World) -> Scene:
