@@ -111,8 +111,9 @@ def test_looks_point_to_where_the_next_word_is_found(encoder: Encoder) -> None:
     def before(place: int) -> str:
         return str(encoder._tokenizer.decode(row.ids[: place + 1]))
 
-    assert [where for _, where, _ in row.looks] == ["principle", "principle", "a", "b", "better"]
-    (family, want, a, b, better) = row.looks
+    decisive = [look for look in row.looks if look[1] not in ("same", "again")]
+    assert [where for _, where, _ in decisive] == ["principle", "principle", "a", "b", "better"]
+    (family, want, a, b, better) = decisive
     assert before(family[0]).endswith("First: does it")
     assert (before(want[0])[-10:], after(want[0])) == (" It should", ".")
     for _, _, found in (family, want):
@@ -126,6 +127,31 @@ def test_looks_point_to_where_the_next_word_is_found(encoder: Encoder) -> None:
         assert [before(end).endswith(text) for end, text in zip(found, ends, strict=True)] == [True] * len(ends)
     assert before(better[0]).endswith(" So")
     assert [after(place - 1) for place in better[2]] == [after(place) for place in (a[0], b[0])]
+
+
+def test_looks_for_what_was_said_before(encoder: Encoder) -> None:
+    """Every token of a response, by a search through all the tokens before it."""
+    pair = make_pair(World("train", random.Random(3)), "repetition", "fact")
+    row = encoder.judged(pair, [], [], reason=True)
+    ids = row.ids
+    looks = {(place, where): found for place, where, found in row.looks}
+    places = sorted({place for place, _ in looks})
+    assert str(encoder._tokenizer.decode([ids[n] for n in places])).strip().startswith(pair.a.text)
+    first_of_b = min(n for n in places if n > row.marks[0][0])
+    again = 0
+    for place in places:
+        same = tuple(n for n in range(places[0]) if ids[n] == ids[place])
+        assert looks[place, "same"] == (same or (0,))
+        begin = places[0] if place < first_of_b else first_of_b
+        earlier = tuple(
+            n
+            for n in range(begin + 2, place)
+            if ids[n - 2 : n + 1] == ids[place - 2 : place + 1] and place - 2 >= begin
+        )
+        if place - begin >= 2:
+            assert looks[place, "again"] == (earlier or (0,))
+            again += bool(earlier)
+    assert again > 2, "a repetition is said twice"
 
 
 def test_branches_do_not_see_each_other(encoder: Encoder) -> None:
@@ -164,21 +190,18 @@ def test_batches_continue_at_any_place(encoder: Encoder) -> None:
         assert some(whole[cut - 1][0], 24 - cut) == whole[cut:]
 
 
-def test_a_stopped_training_continues_to_the_same_weights(tmp_path: Path) -> None:
-    plan = replace(CHECK, steps=6, warm_up=2)
+@pytest.mark.parametrize("cut", [1, 2, 4])
+def test_a_stopped_training_continues_to_the_same_weights(tmp_path: Path, cut: int) -> None:
+    """Stopped among the drills, at their end, and after them."""
+    plan = replace(CHECK, steps=5, warm_up=2, drills=2, decay=0.0)
     whole = Trainer(tmp_path / "whole", plan, torch.device("cpu"))
     list(whole.run())
     parts = tmp_path / "parts"
     parts.mkdir()
     shutil.copytree(tmp_path / "whole" / "tokenizer", parts / "tokenizer")
-    first = Trainer(parts, plan, torch.device("cpu"))
-    ahead = batches(first.encoder, "0", plan.mix, plan.batch_tokens)
-    for _ in range(2):
-        first.place, rows = next(ahead)
-        first.learn(collate(rows))
-    first.save()
+    list(Trainer(parts, replace(plan, steps=cut), torch.device("cpu")).run())
     second = Trainer(parts, plan, torch.device("cpu"))
-    assert second.step == 2
+    assert second.step == cut
     list(second.run())
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
