@@ -38,11 +38,13 @@ HEAVY = frozenset({"torch", "transformers", "vllm", "datasets", "aiohttp", "rich
 # These stand for one heavy package each, and are themselves imported only inside functions, or by each other.
 LAZY: dict[str, set[str]] = {
     "rlaif.engines.transformers": {"torch", "transformers"},
+    "rlaif.engines.kv_cache": {"torch", "transformers"},
     "rlaif.engines.http": {"aiohttp"},
     "rlaif.engines.dialect": set(),
     "rlaif.engines.server": set(),
     "rlaif.cli.render": {"rich"},
     "rlaif.starter.model": {"torch", "transformers"},
+    "rlaif.starter.guides": {"torch"},
     "rlaif.starter.train": {"torch"},
 }
 
