@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Cli, made_pairs, write_lines
-from tests.processes import answered, interrupt, start, wait_for
+from tests.processes import answered, interrupt, kill_and_continue, start, wait_for
 from tests.stub_server import RunningStub, StubSettings
-
-
-def kill_and_continue(run: Path, arguments: tuple[object, ...], total: int, seed: int) -> int:
-    """Kill a run at five random moments, continuing each time, then let it end; how many kills met it at work."""
-    draws = random.Random(seed)
-    met = 0
-    for moment in sorted(draws.randrange(total) for _ in range(5)):
-        process = start(*arguments)
-        wait_for(run, moment, process)
-        time.sleep(draws.uniform(0, 0.05))
-        met += process.poll() is None
-        process.kill()
-        process.communicate()
-    process = start(*arguments)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert f"{total} judgments" in out
-    return met
 
 
 def test_killed_five_times_against_a_server(tmp_path: Path, rlaif: Cli) -> None:
@@ -40,7 +20,9 @@ def test_killed_five_times_against_a_server(tmp_path: Path, rlaif: Cli) -> None:
         common = (data, "--base-url", stub.url, "--template", "direct", "--concurrency", "16")
         assert rlaif("label", *common, "--out", tmp_path / "whole").returncode == 0
         run = tmp_path / "killed"
-        assert kill_and_continue(run, ("label", *common, "--out", run), 600, seed=1) >= 3
+        met, out = kill_and_continue(run, ("label", *common, "--out", run), 600, seed=1)
+    assert met >= 3
+    assert "600 judgments" in out
     assert (run / "labels.jsonl").read_bytes() == (tmp_path / "whole" / "labels.jsonl").read_bytes()
     with sqlite3.connect(run / "judgments.db") as db:
         assert db.execute("SELECT count(*) FROM completions").fetchone() == (600,)
@@ -51,7 +33,9 @@ def test_killed_five_times_with_transformers(tmp_path: Path, tiny_judge: Path, r
     common = (data, "--judge", tiny_judge, "--engine", "transformers", "--max-tokens", "6", "--objective", "honesty")
     assert rlaif("label", *common, "--out", tmp_path / "whole").returncode == 0
     run = tmp_path / "killed"
-    assert kill_and_continue(run, ("label", *common, "--out", run), 160, seed=2) >= 3
+    met, out = kill_and_continue(run, ("label", *common, "--out", run), 160, seed=2)
+    assert met >= 3
+    assert "160 judgments" in out
     assert (run / "labels.jsonl").read_bytes() == (tmp_path / "whole" / "labels.jsonl").read_bytes()
 
 
@@ -76,7 +60,8 @@ def test_an_interrupt_ends_at_once_and_says_how_to_go_on(number: int, tmp_path: 
 def test_no_interrupt_is_lost(tmp_path: Path) -> None:
     """Whatever the loop was doing when the signal came."""
     data = write_lines(tmp_path / "pairs.jsonl", made_pairs(2000))
-    with RunningStub(StubSettings(delay_s=0.02)) as stub:
+    # Slow enough that a busy machine does not end the run before the signal: 19 seconds of answers.
+    with RunningStub(StubSettings(delay_s=0.2)) as stub:
         for number in range(6):
             run = tmp_path / str(number)
             process = start("label", data, "--base-url", stub.url, "--template", "direct", "--out", run)
