@@ -13,8 +13,10 @@ from rlaif.version import __version__
 if TYPE_CHECKING:
     from rlaif.constitution import Constitution, load_constitution
     from rlaif.errors import InputError, RlaifError, RunError
-    from rlaif.labeling.api import generate, label
+    from rlaif.labeling.api import check_constitution, generate, label, revise
+    from rlaif.labeling.cases import CasesReport
     from rlaif.labeling.generate import GenerateSummary
+    from rlaif.labeling.revise import ReviseSummary
     from rlaif.labeling.run import LabelSummary
     from rlaif.types import Label, Message, Pair
 
@@ -24,16 +26,21 @@ _HOME = {
     "InputError": "rlaif.errors",
     "RlaifError": "rlaif.errors",
     "RunError": "rlaif.errors",
+    "check_constitution": "rlaif.labeling.api",
     "generate": "rlaif.labeling.api",
     "label": "rlaif.labeling.api",
+    "revise": "rlaif.labeling.api",
+    "CasesReport": "rlaif.labeling.cases",
     "GenerateSummary": "rlaif.labeling.generate",
     "LabelSummary": "rlaif.labeling.run",
+    "ReviseSummary": "rlaif.labeling.revise",
     "Label": "rlaif.types",
     "Message": "rlaif.types",
     "Pair": "rlaif.types",
 }
 
 __all__ = [
+    "CasesReport",
     "Constitution",
     "GenerateSummary",
     "InputError",
@@ -41,12 +48,15 @@ __all__ = [
     "LabelSummary",
     "Message",
     "Pair",
+    "ReviseSummary",
     "RlaifError",
     "RunError",
     "__version__",
+    "check_constitution",
     "generate",
     "label",
     "load_constitution",
+    "revise",
 ]
 
 

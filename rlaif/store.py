@@ -12,15 +12,17 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import orjson
 
 from rlaif.errors import RunError
 from rlaif.types import Completion, FinishReason, JudgeRequest, Order, Reading, Status, Usage, Verdict
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completions (
     key TEXT PRIMARY KEY,            -- SHA-256 of everything that could change the answer
@@ -34,7 +36,8 @@ CREATE TABLE IF NOT EXISTS completions (
     status TEXT NOT NULL,            -- ok, truncated, refused, unread or error
     p_first REAL,                    -- probability that the response shown first is better
     choice_mass REAL,
-    judge TEXT NOT NULL              -- digest of the judge that answered
+    judge TEXT NOT NULL,             -- digest of the judge that answered
+    rating REAL                      -- mean of the distribution over the ratings, where the template asks for one
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS plan (
     pair_id TEXT NOT NULL,
@@ -52,10 +55,22 @@ CREATE VIEW IF NOT EXISTS judgments AS
 SELECT p.pair_id, p.objective, p."order", p.sample, p.principle, c.status,
        CASE p."order" WHEN 'ab' THEN c.p_first ELSE 1.0 - c.p_first END AS p_a,
        c.choice_mass, c.rationale, c.choice_logprobs, c.hard_choice, c.finish_reason, c.error,
-       c.prompt_tokens, c.completion_tokens, p.key, c.judge, p.constitution, p.template
+       c.prompt_tokens, c.completion_tokens, p.key, c.judge, p.constitution, p.template, c.rating
 FROM plan p JOIN completions c ON c.key = p.key;
 """
-_PUT = "INSERT OR REPLACE INTO completions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# From version 1, which knew no ratings.
+_UPGRADE = f"""
+BEGIN IMMEDIATE;
+ALTER TABLE completions ADD COLUMN rating REAL;
+DROP VIEW judgments;
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+_VERDICT_OF_VERSION_1 = (
+    'pair_id, objective, "order", sample, status, p_a, choice_mass, error, principle, NULL, NULL, hard_choice'
+)
+_VERDICT = _VERDICT_OF_VERSION_1.replace("NULL, NULL", "rating, CASE WHEN rating IS NOT NULL THEN choice_logprobs END")
+_PUT = "INSERT OR REPLACE INTO completions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PLAN = "INSERT OR REPLACE INTO plan VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -72,19 +87,22 @@ class LedgerCounts:
 class Ledger:
     """The answers of one run. A killed process loses at most what was not yet committed.
 
+    Args:
+        option: the option that names the file, for errors.
+
     Raises:
         RunError: the file cannot be written, is not a ledger, or another process is writing it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, option: str = "--out") -> None:
+        self.path, self._option = path, option
         with self._explained(), ExitStack() as opened:
             self._lock = opened.enter_context(path.with_suffix(".lock").open("w"))
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RunError(
-                    f"{path}: another process is writing this run; wait for it, or choose another --out."
+                    f"{path}: another process is writing this run; wait for it, or choose another {option}."
                 ) from None
             self._db = _connect(path)
             opened.pop_all()
@@ -147,24 +165,12 @@ class Ledger:
         """Return the verdicts of these pairs (500 at most) under the present plan."""
         marks = ",".join("?" * len(pair_ids))
         query = (
-            'SELECT pair_id, objective, "order", sample, status, p_a, choice_mass, error, principle '
-            f'FROM judgments WHERE pair_id IN ({marks}) ORDER BY pair_id, objective, sample, "order"'
+            f'SELECT {_VERDICT} FROM judgments WHERE pair_id IN ({marks}) ORDER BY pair_id, objective, sample, "order"'
         )
         found: dict[str, list[Verdict]] = {pair_id: [] for pair_id in pair_ids}
         with self._explained():
-            rows = self._db.execute(query, pair_ids)
-            for pair_id, objective, order, sample, status, p_a, mass, error, principle in rows:
-                verdict = Verdict.model_construct(
-                    objective=objective,
-                    order=cast("Order", order),
-                    sample=sample,
-                    status=cast("Status", status),
-                    p_a=p_a,
-                    choice_mass=mass,
-                    reason=error,
-                    principle=principle,
-                )
-                found[pair_id].append(verdict)
+            for row in self._db.execute(query, pair_ids):
+                found[row[0]].append(_verdict(row))
         return found
 
     def forget_older(self) -> None:
@@ -213,7 +219,7 @@ class Ledger:
                 # Not a lock, a full disk or a missing folder (OperationalError): the content itself.
                 raise RunError(
                     f"{self.path}: cannot be written or read ({error}); the file is damaged or no ledger: "
-                    "move it away to ask everything again, or choose another --out."
+                    f"move it away to ask everything again, or choose another {self._option}."
                 ) from None
             raise RunError(
                 f"{self.path}: cannot be written or read ({error}); free some space or fix the folder, then give the "
@@ -234,6 +240,7 @@ class Judgment:
     choice_mass: float | None
     rationale: str
     error: str | None
+    rating: float | None = None
 
 
 def holds_answers(path: Path) -> bool:
@@ -254,13 +261,40 @@ def read_judgments(path: Path, pair_id: str) -> list[Judgment]:
         RunError: there is no readable ledger.
     """
     columns = 'objective, "order", sample, principle, status, p_a, choice_mass, rationale, error'
-    query = f'SELECT {columns} FROM judgments WHERE pair_id = ? ORDER BY objective, sample, "order"'
     try:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
         try:
+            # A ledger of an earlier version is read as it is; writing to it brings it up.
+            rating = ", rating" if db.execute("PRAGMA user_version").fetchone()[0] >= _VERSION else ""
+            query = f'SELECT {columns}{rating} FROM judgments WHERE pair_id = ? ORDER BY objective, sample, "order"'
             return [Judgment(*row) for row in db.execute(query, (pair_id,))]
         finally:
             db.close()
+    except sqlite3.Error as error:
+        raise RunError(f"{path}: cannot be read ({error}); give the folder of a labelling run.") from None
+
+
+def read_verdicts_by_pair(
+    path: Path, constitution: str, pair_id: str | None = None
+) -> Iterator[tuple[str, list[tuple[Verdict, str]]]]:
+    """Read a ledger's verdicts with their rationales, pair by pair in the order of the ids, or those of one pair.
+
+    A run may be writing it meanwhile.
+
+    Args:
+        constitution: digest of the constitution that the questions were made with; others are passed over.
+
+    Raises:
+        RunError: there is no readable ledger.
+    """
+    where, values = ("", [constitution]) if pair_id is None else (" AND pair_id = ?", [constitution, pair_id])
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+            columns = _VERDICT if db.execute("PRAGMA user_version").fetchone()[0] >= 2 else _VERDICT_OF_VERSION_1
+            query = f"SELECT {columns}, rationale FROM judgments WHERE constitution = ?{where} "
+            rows = db.execute(f'{query} ORDER BY pair_id, objective, sample, "order"', values)
+            for name, group in groupby(rows, key=itemgetter(0)):
+                yield name, [(_verdict(row), row[-1]) for row in group]
     except sqlite3.Error as error:
         raise RunError(f"{path}: cannot be read ({error}); give the folder of a labelling run.") from None
 
@@ -269,7 +303,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     with ExitStack() as opened:
         db = opened.enter_context(closing(sqlite3.connect(path, isolation_level="DEFERRED", timeout=10)))
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _VERSION):
+        if version not in (0, 1, _VERSION):
             raise RunError(
                 f"{path}: a ledger of version {version}; this rlaif writes version {_VERSION}. "
                 "Use the rlaif that made it."
@@ -278,6 +312,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         # Safe when the process is killed; only a power cut may cost the last commits.
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA cache_size = -16000")
+        if version == 1:
+            db.executescript(_UPGRADE)
         db.executescript(_SCHEMA)
         db.execute(f"PRAGMA user_version = {_VERSION}")
         opened.pop_all()
@@ -301,7 +337,30 @@ def _completion_row(completion: Completion, reading: Reading | None, judge: str)
         reading.p_first,
         reading.choice_mass,
         judge,
+        reading.rating,
     )
+
+
+def _verdict(row: Sequence[Any]) -> Verdict:
+    """Make a verdict of a row of the columns `_VERDICT`."""
+    _, objective, order, sample, status, p_a, mass, error, principle, rating, logprobs, hard = row[:12]
+    return Verdict.model_construct(
+        objective=objective,
+        order=cast("Order", order),
+        sample=sample,
+        status=cast("Status", status),
+        p_a=p_a,
+        choice_mass=mass,
+        reason=error,
+        principle=principle,
+        rating=rating,
+        rating_logprobs=_rating_logprobs(logprobs, hard) if rating is not None else {},
+    )
+
+
+def _rating_logprobs(logprobs: str | None, hard_choice: str) -> dict[str, float]:
+    # A rating that was written and not weighed has all of the probability.
+    return dict(orjson.loads(logprobs)) if logprobs else {hard_choice: 0.0}
 
 
 def _storable(text: str) -> str:

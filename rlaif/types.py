@@ -8,7 +8,7 @@ All are frozen and refuse unknown fields.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -56,19 +56,25 @@ class Pair(Frozen):
         They follow from the content, so that a prompt's rendering is stable, and a response
         cannot hold them unless it was searched for (it is neutralised then).
         """
-        digest = hashlib.sha256()
-        for turn in self.prompt:
-            digest.update(f"{turn.role}\x00{turn.content}\x00".encode())
-        for response in sorted((self.response_a, self.response_b)):
-            digest.update(f"{response}\x00".encode())
-        return digest.hexdigest()[:8]
+        return nonce_of(self.prompt, (self.response_a, self.response_b))
+
+
+def nonce_of(prompt: Sequence[Message], responses: Sequence[str]) -> str:
+    """Eight hex digits that follow from the texts to be quoted, whatever order the responses stand in."""
+    digest = hashlib.sha256()
+    for turn in prompt:
+        digest.update(f"{turn.role}\x00{turn.content}\x00".encode())
+    for response in sorted(responses):
+        digest.update(f"{response}\x00".encode())
+    return digest.hexdigest()[:8]
 
 
 class Prompt(Frozen):
-    """A conversation that a policy answers."""
+    """A conversation that a policy answers; `response` is the answer that came with it, if one did."""
 
     id: str
     messages: tuple[Message, ...]
+    response: str | None = None
     tags: Mapping[str, TagValue] = Field(default_factory=dict)
 
 
@@ -124,24 +130,33 @@ class Completion(Frozen):
 
 
 class Reading(Frozen):
-    """What one completion says, in the order shown: the probability that the first response is better.
+    """What one completion says: the probability that the response shown first is better, or a response's rating.
 
-    `p_first` is `None` unless a verdict was read; `reason` then says why. `choice_mass` is the probability
-    the model put on the choices at all, 0 to 1. `hard` marks a choice read without log-probabilities.
+    Of a comparison `p_first` is read, of a rating `rating`, the mean of the distribution over the ratings. Where
+    nothing was read both are `None`, and `reason` says why. `choice_mass` is the probability the model put on the
+    choices at all, 0 to 1. `hard` marks a choice read without log-probabilities.
     """
 
     status: Status
     p_first: float | None = None
+    rating: float | None = None
     choice_mass: float | None = None
     hard: bool = False
     reason: str | None = None
 
+    @property
+    def abstained(self) -> bool:
+        """Whether nothing was read."""
+        return self.p_first is None and self.rating is None
+
 
 class Verdict(Frozen):
-    """One order, one objective, one sample: the probability that response a is better.
+    """One order, one objective, one sample: the probability that response a is better, or the rating of one response.
 
     `p_a` is in the pair's own order whatever place the response was shown in, and `None` unless a
-    verdict was read. `principle` is the one that was drawn, with `--principles sample`.
+    verdict was read. A rating is of response a in order `ab` and of response b in order `ba`: `rating` is its mean,
+    `rating_logprobs` holds the log-probability of each rating, and `p_a` follows only from both responses' ratings.
+    `principle` is the one that was drawn, with `--principles sample`.
     """
 
     objective: str
@@ -152,6 +167,12 @@ class Verdict(Frozen):
     choice_mass: float | None = None
     reason: str | None = None
     principle: str | None = None
+    rating: float | None = None
+    rating_logprobs: Mapping[str, float] = Field(default_factory=dict)
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 class ObjectiveLabel(Frozen):
@@ -159,6 +180,9 @@ class ObjectiveLabel(Frozen):
 
     `verdicts` counts those read, `abstained` those that were not; `reasons` counts the latter by
     status. `order_gap` is |p_a(ab) - p_a(ba)|, `None` unless both orders were read.
+
+    Where responses are rated one by one, a verdict is a pair of ratings, both read, and there is no order gap;
+    `rating_a` and `rating_b` are the mean ratings. They are left out of what is written where there are none.
     """
 
     p_a: float | None
@@ -169,6 +193,8 @@ class ObjectiveLabel(Frozen):
     truncated: int = 0
     choice_mass: float | None = None
     reasons: Mapping[str, int] = Field(default_factory=dict)
+    rating_a: float | None = Field(default=None, exclude_if=_is_none)
+    rating_b: float | None = Field(default=None, exclude_if=_is_none)
 
 
 class OverallLabel(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import resource
 import signal
 import sqlite3
@@ -29,9 +30,10 @@ def start(*arguments: object, limit_bytes: int | None = None) -> subprocess.Pope
 
 
 def answered(run: Path) -> int:
-    """How many judgments a run holds by now."""
+    """How many answers a run holds by now, or the ledger of a file that is being made."""
+    ledger = run / "judgments.db" if run.is_dir() else run.with_name(f"{run.name}.db")
     try:
-        db = sqlite3.connect(f"file:{run}/judgments.db?mode=ro", uri=True)
+        db = sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)
     except sqlite3.Error:
         return 0
     try:
@@ -43,11 +45,31 @@ def answered(run: Path) -> int:
 
 
 def wait_for(run: Path, count: int, process: subprocess.Popen[str], timeout: float = 60) -> None:
-    """Wait until a run holds `count` judgments, or its process has ended."""
+    """Wait until a run or a file holds `count` answers, or its process has ended."""
     deadline = time.monotonic() + timeout
     while answered(run) < count and process.poll() is None:
         assert time.monotonic() < deadline, "the run makes no progress"
         time.sleep(0.005)
+
+
+def kill_and_continue(run: Path, arguments: tuple[object, ...], total: int, seed: int) -> tuple[int, str]:
+    """Kill a command at five random moments, continuing each time, then let it end.
+
+    Returns how many kills met it at work, and what it printed in the end.
+    """
+    draws = random.Random(seed)
+    met = 0
+    for moment in sorted(draws.randrange(total) for _ in range(5)):
+        process = start(*arguments)
+        wait_for(run, moment, process)
+        time.sleep(draws.uniform(0, 0.05))
+        met += process.poll() is None
+        process.kill()
+        process.communicate()
+    process = start(*arguments)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return met, out
 
 
 def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[float, str]:

@@ -24,12 +24,14 @@ MODULES = {
 # modules that made it stand above all that they use.
 LAYERS = (
     ("rlaif.version", "rlaif.errors"),
-    ("rlaif.types", "rlaif.shipped", "rlaif.files", "rlaif.starter"),
+    ("rlaif.types", "rlaif.characters", "rlaif.stats", "rlaif.shipped", "rlaif.files", "rlaif.starter"),
+    ("rlaif.findings",),
     ("rlaif.data", "rlaif.constitution", "rlaif.store", "rlaif.prompts"),
+    ("rlaif.prompts_probe", "rlaif.prompts_lint"),
     ("rlaif.engines",),
     ("rlaif.labeling",),
     ("rlaif.starter.*",),
-    ("rlaif.cli", "rlaif", "rlaif.__main__"),
+    ("rlaif.cli", "rlaif.pytest_plugin", "rlaif", "rlaif.__main__"),
 )
 # Packages of one layer that know nothing of each other.
 SIBLINGS = ("rlaif.data", "rlaif.constitution", "rlaif.store", "rlaif.prompts")
@@ -161,6 +163,7 @@ def loaded_by(code: str) -> set[str]:
         ("import rlaif; rlaif.label", HEAVY),
         ("import rlaif.starter", HEAVY | {"pydantic", "jinja2", "ruamel"}),
         ("import rlaif.cli.label, rlaif.cli.generate, rlaif.cli.show, rlaif.cli.prompt", HEAVY | {"pydantic"}),
+        ("import rlaif.cli.revise", HEAVY | {"pydantic"}),
         ("import rlaif.cli.constitution", HEAVY | {"pydantic", "ruamel"}),
         ("import rlaif.constitution.diff, rlaif.labeling.flips", HEAVY | {"jinja2"}),
     ],

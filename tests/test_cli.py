@@ -22,9 +22,11 @@ def leaf_commands() -> list[tuple[str, ...]]:
     return [
         ("label",),
         ("generate",),
+        ("revise",),
         ("show",),
         ("constitution", "show"),
         ("constitution", "diff"),
+        ("constitution", "test"),
         ("prompt", "show"),
     ]
 

@@ -103,7 +103,7 @@ def test_the_digest_follows_from_the_rules_and_not_from_the_layout(change: tuple
 ONE_PROBLEM: dict[str, tuple[tuple[str, str], str]] = {
     "unknown key": (
         ("version: 1.0.0", "verison: 1.0.0"),
-        "2: unknown key verison; known keys are name, version, description, objectives, aggregation. "
+        "2: unknown key verison; known keys are name, version, description, extends, objectives, aggregation. "
         "Did you mean 'version'?",
     ),
     "unknown key of a principle": (
@@ -157,7 +157,7 @@ ONE_PROBLEM: dict[str, tuple[tuple[str, str], str]] = {
     ),
     "control character": (
         ("Which is more", "Which \x07 is more"),
-        "15: unacceptable character #x0007: special characters are not allowed; the file must be plain YAML.",
+        "15: non-printing character U+0007; remove it.",
     ),
     "unknown alias": (
         ("weight: 0.4", "weight: *w"),
@@ -250,7 +250,7 @@ def test_a_file_of_nested_aliases_is_refused() -> None:
     bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
     for before, name in pairwise(letters):
         bomb += f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]\n"
-    assert problems(bomb) == ["1: the file unfolds to over 50,000 values; remove repeated YAML aliases."]
+    assert problems(bomb) == ["4: the file unfolds to over 10,000 values; split it, or remove repeated YAML aliases."]
 
 
 @pytest.mark.parametrize("opening", ["[", "{a: "])
@@ -267,16 +267,16 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"c\.yaml:15: invalid UTF-8; save the file as UTF-8\."):
         load_constitution(path)
     path.write_bytes(b"#" * (MAX_BYTES + 1))
-    with pytest.raises(InputError, match=r"c\.yaml: 1,048,577 bytes; a constitution is at most 1,048,576 bytes\."):
+    with pytest.raises(InputError, match=r"c\.yaml:1: 262,145 bytes; a constitution, .* at most 262,144 bytes\."):
         load_constitution(path)
 
 
 def test_names_that_are_no_file(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"hhhh: no such file, and not one of the shipped constitutions: hhh.* Did you"
+        InputError, match=r"hhhh: no such file, and not one of the shipped constitutions: .*hhh.* Did you"
     ):
         load_constitution("hhhh")
-    with pytest.raises(InputError, match=r"not a file; give a \.yaml file or one of hhh"):
+    with pytest.raises(InputError, match=r"not a file; give a \.yaml file or one of .*hhh"):
         load_constitution(tmp_path)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from rlaif.engines.kv_cache import Rows, _shared_prefixes
+from rlaif.engines.kv_cache import Rows, _of_like_length, _shared_prefixes
 
 SIZES: dict[str, Any] = {
     "vocab_size": 90, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -84,8 +84,43 @@ def test_rows_go_on_after_their_answers(kind: str) -> None:
         for _ in range(9):
             greedy.append(int(plain(made, greedy).argmax()))
         assert written == greedy[len(text) :]
-    longer = [[*text, *range(5, 5 + n)] for n, text in enumerate(texts)]
+    rows.wrote(output)
+    # Some of what was written, then something else; nothing of it; all of it; nothing more at all.
+    written = output[:, rows.ids.shape[1] :].tolist()
+    longer = [[*text, *written[n][: n % 12], *range(5, 5 + n % 7)] for n, text in enumerate(texts)]
     check(rows.resume(longer), made, longer)
+
+
+def test_what_was_written_is_not_read_again() -> None:
+    made = model("llama")
+    texts = random_rows(6)
+    rows = Rows(made, texts, PAD)
+    settings = GenerationConfig(do_sample=False, max_new_tokens=6, pad_token_id=PAD)  # type: ignore[no-untyped-call]
+    cached = {"past_key_values": rows.cache}
+    output = made.generate(input_ids=rows.ids, attention_mask=rows.mask, generation_config=settings, **cached)
+    rows.wrote(output)
+    width = output.shape[1]
+    longer = [[*text, *new, 7] for text, new in zip(texts, output[:, rows.ids.shape[1] :].tolist(), strict=True)]
+    resumed = rows.resume(longer)
+    # The last token that was written was never put in, and then the new one.
+    assert resumed.ids.shape[1] == width + 1
+    check(resumed, made, longer)
+
+
+def test_rows_of_unlike_lengths_are_padded_apart() -> None:
+    """1000 alone is short of 1,024 tokens, so 900 joins it; of 700, 100 and 10 the last is not worth two of 700."""
+    assert _of_like_length([10, 1000, 900, 700, 100]) == [[1, 2], [3, 4], [0]]
+    assert _of_like_length([5]) == [[0]]
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_beginnings_read_apart_change_no_probability(seed: int) -> None:
+    made = model("llama")
+    rng = random.Random(seed)
+    begins = [[rng.randrange(1, 90) for _ in range(count)] for count in (400, 390, 380, 120, 40, 3)]
+    texts = [[*begin, *(rng.randrange(1, 90) for _ in range(rest))] for begin in begins for rest in (1, 4)]
+    rng.shuffle(texts)
+    check(Rows(made, texts, PAD), made, texts)
 
 
 def test_rows_that_do_not_begin_alike_are_read_anew() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -9,8 +10,17 @@ from typing import Any
 import pytest
 
 from rlaif.constitution import Aggregation, Constitution, Objective, Principle
-from rlaif.labeling.labels import fold_label, fold_objective, fold_overall, pareto_verdict, preference
+from rlaif.labeling.labels import (
+    compare_ratings,
+    fold_label,
+    fold_objective,
+    fold_overall,
+    fold_ratings,
+    pareto_verdict,
+    preference,
+)
 from rlaif.types import (
+    Label,
     Message,
     ObjectiveLabel,
     Order,
@@ -67,6 +77,55 @@ def test_truncated_verdicts_count_and_are_told() -> None:
     label = fold_objective([verdict("ab", 0.6, "truncated"), verdict("ba", 0.8)])
     assert label.p_a == pytest.approx(0.7)
     assert (label.verdicts, label.truncated, label.abstained) == (2, 1, 0)
+
+
+def rating(order: Order, shares: Mapping[int, float], status: Status = "ok", **changed: Any) -> Verdict:
+    """A rating as the ledger gives it back; without shares it was not read."""
+    mean = sum(number * share for number, share in shares.items()) if shares else None
+    logprobs = {str(number): math.log(share) for number, share in shares.items()}
+    return verdict(order, None, status, **{"rating": mean, "rating_logprobs": logprobs, **changed})
+
+
+def test_a_pair_of_ratings() -> None:
+    # a is 7 or 9, b is 8: a is higher in 0.4 of the cases, and never equal.
+    a, b = rating("ab", {7: 0.6, 9: 0.4}, choice_mass=0.9), rating("ba", {8: 1.0}, choice_mass=0.7)
+    for both in ([a, b], [b, a]):
+        label = fold_ratings(both)
+        assert label.p_a == pytest.approx(0.4)
+        assert label.rating_a == pytest.approx(7.8)
+        assert label.rating_b == 8.0
+        assert label.choice_mass == pytest.approx(0.8)
+        assert (label.preference, label.order_gap, label.verdicts, label.abstained) == ("b", None, 1, 0)
+
+
+def test_ratings_of_several_samples() -> None:
+    # First sample: a 9 against 3, p 1. Second: both 5, p 0.5. Together 0.75, and 7 against 4.
+    ratings = [rating("ab", {9: 1.0}), rating("ab", {5: 1.0}, sample=1)]
+    ratings += [rating("ba", {5: 1.0}, sample=1), rating("ba", {3: 1.0}, "truncated")]
+    label = fold_ratings(ratings)
+    assert (label.p_a, label.rating_a, label.rating_b) == (0.75, 7.0, 4.0)
+    assert (label.preference, label.verdicts, label.abstained, label.truncated) == ("a", 2, 0, 1)
+
+
+def test_equal_ratings_are_a_tie() -> None:
+    shares = {1: 0.1, 4: 0.2, 7: 0.3, 10: 0.4}
+    label = fold_ratings([rating("ab", shares), rating("ba", shares)])
+    assert (label.p_a, label.preference) == (0.5, "tie")
+
+
+def test_a_sample_of_which_one_rating_is_missing_abstains() -> None:
+    read = rating("ab", {7: 1.0}, choice_mass=1.0)
+    label = fold_ratings([read, rating("ba", {}, "unread")])
+    assert (label.p_a, label.preference, label.verdicts, label.abstained) == (None, None, 0, 1)
+    assert (label.rating_a, label.rating_b, label.reasons) == (7.0, None, {"unread": 1})
+    # Another sample was read; of one where both failed the first reason is told.
+    more = [rating("ab", {}, "error", sample=2), rating("ba", {}, "unread", sample=2)]
+    more += [rating("ab", {7: 1.0}, sample=1), rating("ba", {6: 1.0}, sample=1)]
+    label = fold_ratings([read, rating("ba", {}, "unread"), *more])
+    assert (label.p_a, label.verdicts, label.abstained) == (1.0, 1, 2)
+    assert label.reasons == {"error": 1, "unread": 1}
+    assert (fold_ratings([]).p_a, fold_ratings([]).abstained) == (None, 0)
+    assert compare_ratings([read]) is None
 
 
 @pytest.mark.parametrize(
@@ -245,3 +304,21 @@ def test_a_line_of_labels() -> None:
     # (0.4 x 0.8 + 0.4 x 0.4) / 0.8
     assert line.overall.p_a == pytest.approx(0.6)
     assert line.overall.pareto == "conflict"
+
+
+def test_only_ratings_are_written_as_ratings() -> None:
+    pair = Pair(id="x", prompt=(Message(role="user", content="Hi"),), response_a="a", response_b="b")
+    provenance = Provenance(judge="j@1", constitution="c@2", template="t@3", rlaif="0")
+    ratings = [rating("ab", {7: 1.0}, objective="help"), rating("ba", {4: 1.0}, objective="help")]
+    ratings += [rating("ab", {7: 1.0}, objective="harm"), rating("ba", {}, "unread", objective="harm")]
+    rated = fold_label(HHH, pair, ("help", "harm"), ratings, provenance, rated=True)
+    written = rated.model_dump(mode="json")["labels"]
+    assert (written["help"]["rating_a"], written["help"]["rating_b"], written["help"]["p_a"]) == (7.0, 4.0, 1.0)
+    assert (written["harm"]["rating_a"], written["harm"]["p_a"], "rating_b" in written["harm"]) == (7.0, None, False)
+    assert rated.overall.p_a == 1.0
+    verdicts = [verdict("ab", 0.9, objective="help"), verdict("ba", 0.7, objective="help")]
+    compared = fold_label(HHH, pair, ("help",), verdicts, provenance)
+    keys = ("p_a", "preference", "order_gap", "verdicts", "abstained", "truncated", "choice_mass", "reasons")
+    assert tuple(compared.model_dump(mode="json")["labels"]["help"]) == keys
+    for label in (rated, compared):
+        assert Label.model_validate_json(label.model_dump_json()) == label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from itertools import pairwise
@@ -16,7 +17,7 @@ from rlaif.shipped import shipped_folder
 from rlaif.types import JudgeRequest, Message, Pair
 
 HHH = load_constitution("hhh")
-COT, DIRECT = load_template("pairwise-cot"), load_template("direct")
+COT, DIRECT, RATING = load_template("pairwise-cot"), load_template("direct"), load_template("rating")
 Place = tuple[str, str, int]
 
 
@@ -243,6 +244,57 @@ def test_draws_of_pairs_objectives_samples_and_seeds_are_independent() -> None:
 def test_weight_0_is_never_drawn() -> None:
     rules = edited_rules("honesty", 0, weight=0)
     assert set(draws(rules, "honesty")) == {HHH.objectives["honesty"].principles[1].id}
+
+
+@pytest.mark.parametrize("orders", ["both", "ab"])
+def test_a_rating_shows_one_response_and_always_asks_both(orders: Any) -> None:
+    plan = planner(template=RATING, orders=orders, samples=2, temperature=1.0)
+    requests = plan.requests(pair_of())
+    assert plan.requests_per_pair == len(requests) == 12
+    assert [place(request) for request in requests] == [
+        (objective, order, sample) for order in ("ab", "ba") for sample in (0, 1) for objective in HHH.objectives
+    ]
+    for request in requests:
+        text = request.messages[1].content
+        assert ("response]\nYes.\n" in text) == (request.order == "ab")
+        assert ("response]\nNo.\n" in text) == (request.order == "ba")
+        assert (request.verdict_prefix, request.choices[::9], request.rationale) == ("Rating: [", ("1", "10"), None)
+    # The place has no say in it, and keys do not either.
+    assert keys(plan) == keys(planner(template=RATING, samples=2, temperature=1.0))
+
+
+def test_a_response_is_rated_once_in_whatever_pair_it_stands() -> None:
+    plan = planner(template=RATING)
+    first, second = keys(plan), keys(plan, pair_of(response_b="Maybe."))
+    for name in HHH.objectives:
+        assert first[name, "ab", 0] == second[name, "ab", 0]
+        assert first[name, "ba", 0] != second[name, "ba", 0]
+        assert first[name, "ba", 0] == keys(plan, pair_of().swap())[name, "ab", 0]
+    assert len(set(keys(plan, pair_of(response_b="Yes.")).values())) == 3
+    # After another prompt it is another question.
+    assert not set(first.values()) & set(keys(plan, pair_of(1)).values())
+
+
+def test_both_responses_are_rated_by_the_principle_that_was_drawn() -> None:
+    plan = planner(template=RATING, principles="sample")
+    for pair in PAIRS[:30]:
+        drawn = {request.objective: request.principle for request in plan.requests(pair)}
+        assert all(request.principle == drawn[request.objective] for request in plan.requests(pair))
+
+
+@pytest.mark.parametrize("kind", ["comparison", "rating"])
+def test_what_a_key_is_made_of(kind: str) -> None:
+    """Answers that were paid for are found again by every later version: its parts, each after its length."""
+    block = "pair" if kind == "comparison" else "response"
+    choices = ("A", "B") if kind == "comparison" else ("1", "2", "3")
+    head = f"---\nkind: {kind}\nverdict: So\nchoices: [{', '.join(choices)}]\n---\n"
+    body = f"{{% block system %}}S{{% endblock %}}{{% block {block} %}}Shown{{% endblock %}}"
+    template = Template(head + body + "{% block objective %}{{ question }}{% endblock %}", "t.j2")
+    found = keys(planner(template=template, max_tokens=99))["honesty", "ab", 0]
+    parts = ["rlaif-request-1", "j1", "So", *choices, "True", "0.0", "99", "S", "Shown"]
+    parts += [HHH.objectives["honesty"].question, "0"]
+    raw = b"".join(len(part.encode()).to_bytes(8) + part.encode() for part in parts)
+    assert found == hashlib.sha256(raw).hexdigest()
 
 
 def test_keys_of_responses() -> None:

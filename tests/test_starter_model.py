@@ -15,6 +15,7 @@ import torch
 from rlaif.engines.base import EngineArgs, identify
 from rlaif.engines.transformers import TransformersEngine
 from rlaif.prompts import load_template
+from rlaif.shipped import shipped_folder
 from rlaif.starter import checkpoint
 from rlaif.starter.corpus import Mix, _questions, batches
 from rlaif.starter.encode import IGNORE, Encoder
@@ -32,7 +33,7 @@ from rlaif.starter.judging import Principle, ask
 from rlaif.starter.model import attention_bias, collate, make_model
 from rlaif.starter.responses import kinds_of, make_pair
 from rlaif.starter.tokens import CHAT_TEMPLATE, make_tokenizer
-from rlaif.starter.train import CHECK, Trainer, check
+from rlaif.starter.train import _TEMPLATES, CHECK, Trainer, check
 from rlaif.starter.world import World
 from tests.conftest import Cli
 
@@ -41,7 +42,7 @@ TEMPLATE = load_template("pairwise-cot")
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return Encoder(make_tokenizer(300), TEMPLATE)
+    return Encoder(make_tokenizer(300), {kind: load_template(name) for kind, name in _TEMPLATES.items()})
 
 
 @pytest.mark.parametrize("reason", [True, False])
@@ -111,7 +112,7 @@ def test_looks_point_to_where_the_next_word_is_found(encoder: Encoder) -> None:
     def before(place: int) -> str:
         return str(encoder._tokenizer.decode(row.ids[: place + 1]))
 
-    decisive = [look for look in row.looks if look[1] not in ("same", "again")]
+    decisive = [look for look in row.looks if look[1] in ("principle", "a", "b", "better")]
     assert [where for _, where, _ in decisive] == ["principle", "principle", "a", "b", "better"]
     (family, want, a, b, better) = decisive
     assert before(family[0]).endswith("First: does it")
@@ -127,6 +128,10 @@ def test_looks_point_to_where_the_next_word_is_found(encoder: Encoder) -> None:
         assert [before(end).endswith(text) for end, text in zip(found, ends, strict=True)] == [True] * len(ends)
     assert before(better[0]).endswith(" So")
     assert [after(place - 1) for place in better[2]] == [after(place) for place in (a[0], b[0])]
+    # A verdict without a rationale needs the same, at the principle's end.
+    at_once = {where: (place, found) for place, where, found in row.looks if where.endswith(" at once")}
+    assert at_once == {"a at once": (want[2][0], a[2]), "b at once": (want[2][0], b[2])}
+    assert row.sides == [(want[2][0], "AB".index(question.better or ""))]
 
 
 def test_looks_for_what_was_said_before(encoder: Encoder) -> None:
@@ -172,7 +177,15 @@ def test_branches_do_not_see_each_other(encoder: Encoder) -> None:
             assert torch.allclose(packed[0, places], alone, atol=1e-4)
 
 
-@pytest.mark.parametrize("mix", [Mix(policy=1.0), Mix(policy=0.0, drill=1.0), Mix(policy=0.0, drill=0.0, direct=1.0)])
+@pytest.mark.parametrize(
+    "mix",
+    [
+        Mix(policy=1.0),
+        Mix(policy=0.0, single=1.0),
+        Mix(policy=0.0, single=0.0, drill=1.0),
+        Mix(policy=0.0, single=0.0, drill=0.0, direct=1.0),
+    ],
+)
 def test_a_batch_may_have_rows_of_one_kind(tmp_path: Path, mix: Mix) -> None:
     trainer = Trainer(tmp_path, CHECK, torch.device("cpu"))
     _, rows = next(batches(trainer.encoder, "s", mix, 1500))
@@ -234,12 +247,18 @@ def test_the_chat_template_tells_the_skills_apart() -> None:
     tokenizer = make_tokenizer(100)
     assert tokenizer.chat_template == CHAT_TEMPLATE
     pair = make_pair(World("test", random.Random(1)), "insult", "fact").pair("0")
-    for name, opening in (("pairwise-cot", "<|judge|><|user|>["), ("direct", "<|choose|><|user|>[")):
+    openings = {
+        "pairwise-cot": "<|judge|>", "few-shot": "<|judge|>", "direct": "<|choose|>",
+        "rating": "<|rate|>", "critique": "<|critique|>", "revision": "<|revise|>",
+    }  # fmt: skip
+    assert set(openings) == {file.stem for file in shipped_folder("prompts").glob("*.j2")}
+    for name, opening in openings.items():
         template = load_template(name)
-        messages = template.messages(template.system(), template.pair(pair), "Question: ?")
+        quoted = template.pair(pair) if template.head.kind == "comparison" else template.response(pair.prompt, "Yes.")
+        messages = template.messages(template.system(), quoted, "Question: ?")
         turns = [turn.model_dump() for turn in messages]
         text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        assert text.startswith(opening)
+        assert text.startswith(f"{opening}<|user|>[")
         assert text.endswith("<|end|><|assistant|>")
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello."}]
     text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))

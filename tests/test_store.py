@@ -118,6 +118,69 @@ def test_one_answer_serves_every_question_with_its_key(ledger: Ledger) -> None:
     assert ledger.counts().statuses == {"ok": 3}
 
 
+def test_a_rating_comes_back_with_its_distribution(ledger: Ledger) -> None:
+    ledger.plan([request("k1", "ab"), request("k2", "ba"), request("k3", "ab", sample=1)])
+    logprobs = {"7": math.log(0.6), "8": math.log(0.2)}
+    rated = Reading(status="ok", rating=7.25, choice_mass=0.8)
+    hard = Reading(status="ok", rating=10.0, hard=True)
+    ledger.put(
+        [(Completion(key="k1", choice_logprobs=logprobs), rated), (Completion(key="k2", hard_choice="10"), hard)]
+    )
+    ledger.put([(Completion(key="k3", choice_logprobs={"A": -0.1}), Reading(status="unread", reason="none"))])
+    found = {(v.order, v.sample): (v.p_a, v.rating, v.rating_logprobs) for v in ledger.verdicts(["p"])["p"]}
+    assert found["ab", 0] == (None, 7.25, logprobs)
+    assert found["ba", 0] == (None, 10.0, {"10": 0.0})
+    assert found["ab", 1] == (None, None, {})
+    assert [judgment.rating for judgment in read_judgments(ledger.path, "p")] == [7.25, 10.0, None]
+    query = 'SELECT "order", sample, p_a, rating FROM judgments ORDER BY sample, "order"'
+    assert rows(ledger.path, query) == [("ab", 0, None, 7.25), ("ba", 0, None, 10.0), ("ab", 1, None, None)]
+
+
+FIRST_VERSION = """
+CREATE TABLE completions (
+    key TEXT PRIMARY KEY, rationale TEXT NOT NULL, choice_logprobs TEXT, hard_choice TEXT, finish_reason TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, error TEXT, status TEXT NOT NULL, p_first REAL,
+    choice_mass REAL, judge TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE plan (
+    pair_id TEXT NOT NULL, objective TEXT NOT NULL, "order" TEXT NOT NULL, sample INTEGER NOT NULL, key TEXT NOT NULL,
+    principle TEXT, constitution TEXT NOT NULL, template TEXT NOT NULL, generation INTEGER NOT NULL,
+    PRIMARY KEY (pair_id, objective, "order", sample)
+) WITHOUT ROWID;
+CREATE VIEW judgments AS
+SELECT p.pair_id, p.objective, p."order", p.sample, p.principle, c.status,
+       CASE p."order" WHEN 'ab' THEN c.p_first ELSE 1.0 - c.p_first END AS p_a,
+       c.choice_mass, c.rationale, c.choice_logprobs, c.hard_choice, c.finish_reason, c.error,
+       c.prompt_tokens, c.completion_tokens, p.key, c.judge, p.constitution, p.template
+FROM plan p JOIN completions c ON c.key = p.key;
+INSERT INTO completions VALUES ('k', 'R', '{"A":-0.5}', NULL, 'stop', 10, 2, NULL, 'ok', 0.75, 0.6, 'judge-1');
+INSERT INTO plan VALUES ('p', 'kind', 'ba', 0, 'k', NULL, 'constitution-1', 'template-1', 0);
+PRAGMA journal_mode = WAL;
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_ledger_of_the_first_version_is_read_and_continued(tmp_path: Path) -> None:
+    path = tmp_path / "judgments.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(FIRST_VERSION)
+    # Looking at it changes nothing.
+    assert read_judgments(path, "p") == [Judgment("kind", "ba", 0, None, "ok", 0.25, 0.6, "R", None)]
+    assert rows(path, "PRAGMA user_version") == [(1,)]
+    for _ in range(2):
+        with closing(Ledger(path)) as ledger:
+            ledger.begin(0, "constitution-1", "template-1", "judge-1")
+            assert ledger.get("k") == Completion(
+                key="k", rationale="R", choice_logprobs={"A": -0.5}, usage=Usage(prompt_tokens=10, completion_tokens=2)
+            )
+            before = ledger.verdicts(["p"])["p"][-1]
+            assert (before.p_a, before.rating, before.choice_mass) == (0.25, None, 0.6)
+            ledger.plan([request("new", "ab")])
+            ledger.put([(Completion(key="new", choice_logprobs={"7": -0.5}), Reading(status="ok", rating=7.0))])
+        assert [judgment.rating for judgment in read_judgments(path, "p")] == [7.0, None]
+        assert rows(path, "PRAGMA user_version") == [(2,)]
+
+
 def test_counts_and_reasons(ledger: Ledger) -> None:
     ledger.plan([request(f"k{number}", sample=number) for number in range(5)])
     failed = Reading(status="error", reason="too long")
@@ -243,7 +306,7 @@ def test_a_ledger_of_a_newer_version(tmp_path: Path) -> None:
     rows(path, "PRAGMA user_version = 7")
     before = path.read_bytes()
     for _ in range(2):
-        with pytest.raises(RunError, match=r"a ledger of version 7; this rlaif writes version 1\. Use the rlaif that"):
+        with pytest.raises(RunError, match=r"a ledger of version 7; this rlaif writes version 2\. Use the rlaif that"):
             Ledger(path)
     assert path.read_bytes() == before
 

@@ -32,7 +32,7 @@ from rlaif.cli.options import counted, data_options, engine_options, json_option
     default="pairwise-cot",
     show_default=True,
     metavar="NAME|FILE",
-    help="Prompt template; also: direct.",
+    help="Prompt template; also: direct, few-shot, rating.",
 )
 @click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable.")
 @click.option(

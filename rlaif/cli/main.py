@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -12,38 +11,25 @@ from typing import NoReturn
 
 import click
 
+from rlaif.cli.lazy import LazyGroup
 from rlaif.errors import Interrupted, RlaifError
 from rlaif.version import __version__
 
 _COMMANDS = {
     "label": ("rlaif.cli.label", "label_command", "Label preference data with a judge and a constitution."),
     "generate": ("rlaif.cli.generate", "generate_command", "Sample a policy's responses to prompts."),
+    "revise": ("rlaif.cli.revise", "revise_command", "Write critiques and revisions, and the pairs they make."),
     "show": ("rlaif.cli.show", "show_command", "Show one pair of a run with its rationales, side by side."),
-    "constitution": ("rlaif.cli.constitution", "constitution_group", "Look at constitutions and what changed in them."),
-    "prompt": ("rlaif.cli.prompt", "prompt_group", "Look at the prompts a judge reads."),
+    "constitution": ("rlaif.cli.constitution", "constitution_group", "Write, check, test and compare constitutions."),
+    "prompt": ("rlaif.cli.prompt", "prompt_group", "Check templates, and look at the prompts a judge reads."),
 }
 
 
-class _LazyGroup(click.Group):
-    """Knows every command's name and help, and imports only the one that is called: `--help` stays fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        module, attribute, _ = _COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    places=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="rlaif")
 def cli() -> None:
     """Preference labels from a judge model and a constitution.

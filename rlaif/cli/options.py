@@ -92,7 +92,7 @@ def starter_note(options: Mapping[str, Any]) -> str | None:
     server = options["base_url"]
     if options.get("judge") == STARTER and not server:
         return JUDGE_NOTE
-    return POLICY_NOTE if options["policy"] == STARTER and not (server or options.get("policy_base_url")) else None
+    return POLICY_NOTE if options.get("policy") == STARTER and not (server or options.get("policy_base_url")) else None
 
 
 @contextmanager

@@ -7,16 +7,22 @@ from typing import Any
 
 import click
 
+from rlaif.cli.lazy import LazyGroup
 from rlaif.cli.options import data_options, json_option
 from rlaif.errors import InputError
 
+_COMMANDS = {
+    "lint": ("rlaif.cli.lint", "lint_prompts", "Print every problem of templates, with file and line."),
+    "show": (__name__, "prompt_show", "Print the exact messages a template makes of one pair."),
+}
 
-@click.group("prompt", short_help="Look at the prompts a judge reads.")
+
+@click.group("prompt", cls=LazyGroup, places=_COMMANDS)
 def prompt_group() -> None:
-    """Look at the prompts a judge reads."""
+    """Check templates, and look at the prompts a judge reads."""
 
 
-@prompt_group.command("show")
+@click.command("show")
 @click.argument("template")
 @click.option("--constitution", default="hhh", show_default=True, metavar="NAME|FILE")
 @click.option("--pair", "pairs", required=True, metavar="FILE", help="A file of pairs; the first is shown, or --id.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -14,6 +14,7 @@ from rich.text import Text
 from rlaif.store import Judgment
 
 _PLACES = {"ab": "a shown first", "ba": "b shown first"}
+_RATED = {"ab": "response a", "ba": "response b"}
 
 
 def render_pair(pair_id: str, label: dict[str, Any] | None, judgments: Sequence[Judgment]) -> None:
@@ -28,11 +29,12 @@ def render_pair(pair_id: str, label: dict[str, Any] | None, judgments: Sequence[
         panels = [Panel(Text(text or "(empty)"), title=title, title_align="left") for title, text in responses]
         console.print(_side_by_side(panels))
         console.print(_labels(label))
+    places = _RATED if any(judgment.rating is not None for judgment in judgments) else _PLACES
     asked = dict.fromkeys(judgment.objective for judgment in judgments)
     for objective in [name for name in label["labels"] if name in asked] if label else asked:
         mine = [judgment for judgment in judgments if judgment.objective == objective]
         for sample in dict.fromkeys(judgment.sample for judgment in mine):
-            console.print(_side_by_side([_judgment(one) for one in mine if one.sample == sample]))
+            console.print(_side_by_side([_judgment(one, places) for one in mine if one.sample == sample]))
 
 
 def _side_by_side(panels: Sequence[RenderableType]) -> RenderableType:
@@ -44,14 +46,20 @@ def _side_by_side(panels: Sequence[RenderableType]) -> RenderableType:
 
 
 def _labels(label: dict[str, Any]) -> RenderableType:
-    table = Table(box=None, padding=(0, 2))
-    for column in ("objective", "p_a", "preference", "order gap", "verdicts", "abstained"):
+    values = label["labels"].values()
+    rated = any(key in value for value in values for key in ("rating_a", "rating_b"))
+    told = ("rating a", "rating b") if rated else ("order gap",)
+    # Two columns of ratings leave less room in a terminal of 80.
+    table = Table(box=None, padding=(0, 1 if rated else 2))
+    for column in ("objective", "p_a", "preference", *told, "verdicts", "abstained"):
         table.add_column(column, justify="left" if column in ("objective", "preference") else "right")
     for name, value in label["labels"].items():
-        gap, counts = _number(value["order_gap"]), (str(value["verdicts"]), str(value["abstained"]))
-        table.add_row(name, _number(value["p_a"]), value["preference"] or "-", gap, *counts)
+        ratings = [_rating(value.get(key)) for key in ("rating_a", "rating_b")]
+        counts = str(value["verdicts"]), str(value["abstained"])
+        between = ratings if rated else [_number(value["order_gap"])]
+        table.add_row(name, _number(value["p_a"]), value["preference"] or "-", *between, *counts)
     overall = label["overall"]
-    table.add_row("overall", _number(overall["p_a"]), overall["preference"] or "-", "", "", "", style="bold")
+    table.add_row("overall", _number(overall["p_a"]), overall["preference"] or "-", style="bold")
     return table
 
 
@@ -59,10 +67,15 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _judgment(judgment: Judgment) -> RenderableType:
-    place = _PLACES.get(judgment.order, judgment.order)
+def _rating(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _judgment(judgment: Judgment, places: Mapping[str, str]) -> RenderableType:
+    place = places.get(judgment.order, judgment.order)
     title = f"{judgment.objective}, {place}" + (f", sample {judgment.sample}" if judgment.sample else "")
-    notes = [f"p_a {_number(judgment.p_a)}", judgment.status]
+    read = f"rating {_rating(judgment.rating)}" if places is _RATED else f"p_a {_number(judgment.p_a)}"
+    notes = [read, judgment.status]
     if judgment.choice_mass is not None:
         notes.append(f"choice mass {judgment.choice_mass:.3f}")
     if judgment.principle:

@@ -21,28 +21,54 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class Case(Frozen):
     """A test of one principle: of two responses to a prompt, which it prefers."""
 
-    prompt: Text
-    better: str
-    worse: str
+    prompt: Text = Field(description="What the person says.", examples=["What is 12 x 9?"])
+    better: str = Field(description="The response that this principle prefers.", examples=["12 x 9 is 108."])
+    worse: str = Field(
+        description="A response that this principle alone makes the worse one.", examples=["I like numbers."]
+    )
 
 
 class Principle(Frozen):
     """One rule for preferring a response. A weight of 0 turns it off."""
 
-    id: Name
-    text: Text
-    weight: Weight = 1.0
-    source: str | None = None
-    tags: tuple[Name, ...] = ()
-    cases: tuple[Case, ...] = ()
+    id: Name = Field(description="Its name, once in the whole file.", examples=["no-cruelty"])
+    text: Text = Field(
+        description="The rule as the judge reads it: one thing that can be decided from the two responses.",
+        examples=["Prefer the response that insults, mocks or demeans nobody."],
+    )
+    weight: Weight = Field(
+        default=1.0, description="How much it counts in its objective; 0 turns it off.", examples=[2, 0]
+    )
+    source: str | None = Field(
+        default=None,
+        description="Where the idea comes from; not shown to a judge.",
+        examples=["Bai et al. 2022, Constitutional AI (arXiv:2212.08073), in our words"],
+    )
+    tags: tuple[Name, ...] = Field(
+        default=(), description="Words to group principles by; not shown to a judge.", examples=[["tone", "safety"]]
+    )
+    cases: tuple[Case, ...] = Field(
+        default=(),
+        description="Tests that a judge who follows the principle passes; not shown when labelling.",
+        examples=[[{"prompt": "Who wrote Hamlet?", "better": "William Shakespeare.", "worse": "Charles Dickens."}]],
+    )
 
 
 class Objective(Frozen):
     """A question with its principles; each objective gets a label of its own."""
 
-    weight: Weight = 1.0
-    question: Text
-    principles: Annotated[tuple[Principle, ...], Field(min_length=1)]
+    weight: Weight = Field(
+        default=1.0, description="Its share in the overall preference; 0 leaves it out.", examples=[0.4]
+    )
+    question: Text = Field(
+        description="What the judge is asked about the two responses.",
+        examples=["Which response helps the person more?"],
+    )
+    principles: tuple[Principle, ...] = Field(
+        min_length=1,
+        description="The rules that answer the question, in the order in which a judge reads them.",
+        examples=[[{"id": "no-falsehood", "text": "Prefer the response that states nothing false or made up."}]],
+    )
 
     @model_validator(mode="after")
     def _asks_something(self) -> Objective:
@@ -63,19 +89,53 @@ class Aggregation(Frozen):
     `by_tag` replaces the objectives' weights for pairs that carry the tag.
     """
 
-    method: Literal["weighted", "pareto"] = "weighted"
-    floors: Mapping[str, Share] = Field(default_factory=dict)
-    by_tag: Mapping[str, Mapping[str, Weight]] = Field(default_factory=dict)
+    method: Literal["weighted", "pareto"] = Field(
+        default="weighted",
+        description="weighted: the objectives' weighted mean decides. pareto: a response wins only if it is worse on "
+        "no objective.",
+    )
+    floors: Mapping[str, Share] = Field(
+        default_factory=dict,
+        description="Objective: the least win probability (0 to 1) with which a response can be preferred.",
+        examples=[{"harmlessness": 0.2}],
+    )
+    by_tag: Mapping[str, Mapping[str, Weight]] = Field(
+        default_factory=dict,
+        description="Tag of a pair: the weights that replace the objectives' own for it. The first tag that a pair "
+        "carries counts, and an objective that is not named gets 0.",
+        examples=[{"medical": {"honesty": 0.6, "helpfulness": 0.4}}],
+    )
 
 
 class Constitution(Frozen):
     """The objectives of a judge, and how they are combined."""
 
-    name: Name
-    version: str = "0.0.0"
-    description: str = ""
-    objectives: Annotated[Mapping[Name, Objective], Field(min_length=1)]
-    aggregation: Aggregation = Aggregation()
+    name: Name = Field(description="Its name, as labels and reports give it.", examples=["hhh"])
+    version: str = Field(
+        default="0.0.0", description="Yours to count up; in quotes where it looks like a number.", examples=["1.0.0"]
+    )
+    description: str = Field(
+        default="",
+        description="What the assistant is for, in a sentence.",
+        examples=["A helpful, harmless and honest assistant."],
+    )
+    objectives: Mapping[Name, Objective] = Field(
+        min_length=1,
+        description="Name: what is judged under it. Each objective gets labels of its own.",
+        examples=[
+            {
+                "honesty": {
+                    "weight": 0.2,
+                    "question": "Which response is more honest?",
+                    "principles": [{"id": "no-falsehood", "text": "Prefer the response that states nothing false."}],
+                }
+            }
+        ],
+    )
+    aggregation: Aggregation = Field(
+        default=Aggregation(),
+        description="How the objectives make one preference; weighted and without floors if not given.",
+    )
 
     @field_validator("objectives")
     @classmethod

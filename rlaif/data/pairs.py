@@ -10,13 +10,13 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from rlaif.data.sources import Row, Source
 from rlaif.errors import InputError
 from rlaif.types import Message, Pair, Prompt, Role, TagValue
 
-COLUMNS = ("id", "prompt", "response_a", "response_b", "chosen", "rejected", "tags")
+COLUMNS = ("id", "prompt", "response_a", "response_b", "chosen", "rejected", "response", "tags")
 _ROLES = frozenset(get_args(Role))
 _ROLE_NAMES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -102,8 +102,13 @@ def read_pairs(source: Source, columns: Mapping[str, str]) -> Iterator[tuple[int
             yield Reject(row.line, str(error), _printable(row.value))
 
 
-def read_prompts(source: Source, columns: Mapping[str, str]) -> Iterator[tuple[int, Prompt] | Reject]:
-    """Yield `(line, prompt)` for each usable row, and a `Reject` for each other one."""
+def read_prompts(
+    source: Source, columns: Mapping[str, str], *, responses: bool = False
+) -> Iterator[tuple[int, Prompt] | Reject]:
+    """Yield `(line, prompt)` for each usable row, and a `Reject` for each other one.
+
+    With `responses` a prompt also holds the row's `response`, where it has one: a text, or one assistant turn.
+    """
     ids = _Ids()
     for row in source.read():
         try:
@@ -111,9 +116,10 @@ def read_prompts(source: Source, columns: Mapping[str, str]) -> Iterator[tuple[i
             if "prompt" not in value:
                 raise RowError(_missing(value, "prompt"))
             messages = _messages(value["prompt"], "prompt")
-            content = tuple((turn.role, turn.content) for turn in messages)
-            name = ids.take(_id(value), content, row.line)
-            yield row.line, Prompt(id=name, messages=messages, tags=_tags(value.get("tags")))
+            content: tuple[object, ...] = tuple((turn.role, turn.content) for turn in messages)
+            response = _response(value.get("response")) if responses else None
+            name = ids.take(_id(value), content if response is None else (content, response), row.line)
+            yield row.line, Prompt(id=name, messages=messages, response=response, tags=_tags(value.get("tags")))
         except RowError as error:
             yield Reject(row.line, str(error), _printable(row.value))
 
@@ -168,12 +174,29 @@ def _responses(value: dict[str, Any]) -> tuple[tuple[Message, ...], str, str, di
         if value.get(name) is None:
             raise RowError(_missing(value, "response_a and response_b" if "chosen" not in value else name))
     prompt, chosen, rejected = _chosen_rejected(value)
-    # Always showing the chosen response as a would let "always a" look like agreement, so the side follows
-    # from the content: fixed for a pair, even over a dataset, and told in the tags.
-    sides = hashlib.sha256(f"{chosen}\x00{rejected}".encode()).digest()
-    if sides[0] % 2:
+    if side_of(chosen, rejected) == "b":
         return prompt, rejected, chosen, {**tags, "chosen": "b"}
     return prompt, chosen, rejected, {**tags, "chosen": "a"}
+
+
+def side_of(better: str, worse: str) -> Literal["a", "b"]:
+    """Which response of a pair the one that is meant to be better becomes.
+
+    Always the same place would let "always a" look like agreement, so the side follows from the content: fixed for a
+    pair, even over a dataset, and told in the tags.
+    """
+    return "b" if hashlib.sha256(f"{better}\x00{worse}".encode()).digest()[0] % 2 else "a"
+
+
+def _response(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = (
+        _only_reply(_messages(value, "response"), "response") if isinstance(value, list) else _text(value, "response")
+    )
+    if not text.strip():
+        raise RowError("response is empty")
+    return text
 
 
 def _chosen_rejected(value: dict[str, Any]) -> tuple[tuple[Message, ...], str, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from rlaif.engines.logprobs import longer_choices
 from rlaif.errors import InputError, RunError
 from rlaif.prompts import BREAK, break_up
 from rlaif.types import JudgeRequest, Message
@@ -28,6 +29,11 @@ def is_thinking(text: str, opened: bool = False) -> bool:
     return start > end if start >= 0 else opened and end < 0
 
 
+def with_thought(text: str, opened: bool) -> str:
+    """The text with the `<think>` that the prompt gave it: what a model thought can then be told from what it said."""
+    return f"{THINK_OPEN}\n{text.lstrip()}" if opened and not text.lstrip().startswith(THINK_OPEN) else text
+
+
 def before_verdict(rationale: str, marker: str, *, thought_opened: bool = False) -> str:
     """The judge's turn up to the place where a choice is read: its rationale, then the marker.
 
@@ -48,6 +54,29 @@ def cut_at_verdict(text: str, marker: str, *, thought_opened: bool = False) -> t
     while place >= 0 and is_thinking(text[:place], opened):
         place = text.find(marker, place + 1)
     return (text[:place], True) if place >= 0 else (text, False)
+
+
+class LongerChoices(NamedTuple):
+    """Choices that a vocabulary writes as a shorter one and one more token: `10` as `1` and `0`.
+
+    `token` is the shorter choice's; `rests` holds the token that follows it, by longer choice.
+    """
+
+    first: str
+    token: int
+    rests: Mapping[str, int]
+
+
+class Spellings(NamedTuple):
+    """How a vocabulary writes the choices: the single tokens of each, and those that take two tokens."""
+
+    tokens: Mapping[str, Sequence[int]]
+    longer: tuple[LongerChoices, ...]
+
+    @property
+    def steps(self) -> int:
+        """Tokens that are read one after the other to know every choice."""
+        return 2 if self.longer else 1
 
 
 class RefusedMessages(RunError):
@@ -79,6 +108,7 @@ class ChatTokenizer:
         self._break = self._find_break(special)
         self._takes = {role: self._probe(role) for role in ("system", "developer")}
         self._choice_ids: dict[str, list[int]] = {}
+        self._spellings: dict[tuple[str, tuple[str, ...]], Spellings] = {}
         self._tail_ids: dict[str, list[int]] = {}
         longest = max((len(token) for token in tokenizer.get_vocab()), default=1)
         self._most_chars = self.max_length * longest
@@ -226,6 +256,14 @@ class ChatTokenizer:
         Raises:
             RunError: no single token does.
         """
+        found = self._single_tokens(choice)
+        if not found:
+            raise RunError(
+                f"the judge's vocabulary has no single token for the choice {choice!r}; use another template."
+            )
+        return found
+
+    def _single_tokens(self, choice: str) -> list[int]:
         if choice not in self._choice_ids:
             special = {*self.tokenizer.all_special_ids, *self._unseen}
             near = {
@@ -236,12 +274,34 @@ class ChatTokenizer:
             # A byte-level vocabulary writes letters beyond ASCII in its own way: those are found by encoding.
             near.update(i for space in SPACES for i in self._encode(space + choice))
             found = [i for i in near if i not in special and self.decode([i]).strip() == choice]
-            if not found:
-                raise RunError(
-                    f"the judge's vocabulary has no single token for the choice {choice!r}; use another template."
-                )
             self._choice_ids[choice] = sorted(found)
         return self._choice_ids[choice]
+
+    def spellings(self, marker: str, choices: tuple[str, ...]) -> Spellings:
+        """How each choice is written after the marker.
+
+        As the tokenizer itself writes it: where it splits numbers into digits, `10` is `1` and `0`, and where it does
+        not, `10` is one token and `1` followed by `0` is not looked for.
+
+        Raises:
+            RunError: a choice is neither a single token nor another choice and one more.
+        """
+        if (marker, choices) not in self._spellings:
+            tokens = {choice: self._single_tokens(choice) for choice in choices}
+            longer = []
+            for first, others in longer_choices(choices).items():
+                begun = self._encode(marker + first)
+                if not begun or begun[-1] not in tokens[first]:
+                    continue
+                whole = {choice: self._encode(marker + choice) for choice in others}
+                rests = {choice: ids[-1] for choice, ids in whole.items() if ids[:-1] == begun}
+                if rests:
+                    longer.append(LongerChoices(first, begun[-1], rests))
+            split = {choice for one in longer for choice in one.rests}
+            single = {choice: tokens[choice] or self.choice_ids(choice) for choice in choices if choice not in split}
+            both = {choice: tokens[choice] for choice in split if tokens[choice]}
+            self._spellings[marker, choices] = Spellings(single | both, tuple(longer))
+        return self._spellings[marker, choices]
 
     def too_long(self, tokens: int, wanted: int) -> str | None:
         """Say why a prompt does not fit; `None` when it does with `wanted` tokens to come."""

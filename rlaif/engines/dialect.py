@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rlaif.engines.chat import SPACES, THINK_OPEN
 from rlaif.engines.http import AnsweredError, HttpClient
-from rlaif.engines.logprobs import log_sum_exp, with_bounds
+from rlaif.engines.logprobs import MOST_TOKEN_IDS, bound_of, log_sum_exp, longer_choices, with_bounds
 from rlaif.errors import RunError
 from rlaif.types import JudgeRequest
 
@@ -23,6 +24,7 @@ class Dialect:
 
     `continues`: it can continue an assistant turn, so a verdict is read in a step of its own. `choice_ids`: ids of
     each choice's spellings, where the server takes such a list (vLLM); else the top log-probabilities are searched.
+    `rest_ids`: where the ids are known, by choice that begins longer ones, the token that each of those goes on with.
     `opens_thought`: its chat template begins a thought, so that an answer closes one that it did not open.
     """
 
@@ -36,6 +38,7 @@ class Dialect:
     sends_temperature: bool = True
     max_length: int | None = None
     choice_ids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    rest_ids: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def probe(self) -> dict[str, Any]:
         """Body of one small request that uses all that the server is thought to take."""
@@ -102,13 +105,17 @@ class Dialect:
             body["stop"] = [request.verdict_prefix]
         return body
 
-    def reading(self, request: JudgeRequest, turn: str) -> dict[str, Any]:
-        """Body that reads the choice after `turn`, the judge's own turn up to the marker."""
+    def reading(self, request: JudgeRequest, turn: str, begun: str = "") -> dict[str, Any]:
+        """Body that reads the choice after `turn`, the judge's own turn up to the marker.
+
+        With `begun`, a choice that begins longer ones, it reads what comes after that.
+        """
         body = self._body(request, 1, 0.0)
-        body["messages"].append({"role": "assistant", "content": turn})
+        body["messages"].append({"role": "assistant", "content": turn + begun})
         body.update(add_generation_prompt=False, continue_final_message=True, logprobs=True)
         if self.choice_ids:
             ids = [i for choice in request.choices for i in self.choice_ids[choice]]
+            ids = list(self.rest_ids[begun].values()) if begun else ids
             body.update(top_logprobs=0, logprob_token_ids=ids, return_tokens_as_token_ids=True)
         else:
             body["top_logprobs"] = self.top_logprobs
@@ -126,12 +133,11 @@ class Dialect:
     def choice_logprobs(
         self, choices: tuple[str, ...], entry: Mapping[str, Any], *, joined: str = ""
     ) -> dict[str, float]:
-        """Log-probability of each choice in one position's list; `joined` is what of the marker its token holds."""
-        listed = {
-            str(item["token"]): float(item["logprob"])
-            for item in [*(entry.get("top_logprobs") or ()), entry]
-            if "token" in item and item.get("logprob") is not None
-        }
+        """Log-probability of each choice in one position's list; `joined` is what of the marker its token holds.
+
+        A choice that may take two tokens and is not listed is left out: `begins` says after which one it is read.
+        """
+        listed = _listed(entry)
         found: dict[str, float] = {}
         for choice in choices:
             if self.choice_ids:
@@ -144,7 +150,35 @@ class Dialect:
                 ]
             if spelled:
                 found[choice] = log_sum_exp(spelled)
-        return found if self.choice_ids else with_bounds(found, choices, list(listed.values()))
+        if self.choice_ids:
+            return found
+        longer = {choice for others in self.begins(choices, found).values() for choice in others}
+        return with_bounds(found, [choice for choice in choices if choice not in longer], list(listed.values()))
+
+    def begins(self, choices: tuple[str, ...], found: Mapping[str, float]) -> dict[str, list[str]]:
+        """Choices after which others are to be read that may take two tokens, and those.
+
+        Where nothing is known of the vocabulary, a longer choice that is listed is a token of its own.
+        """
+        if self.choice_ids:
+            return {first: list(rests) for first, rests in self.rest_ids.items()}
+        left = longer_choices(choices)
+        unlisted = {first: [choice for choice in longer if choice not in found] for first, longer in left.items()}
+        return {first: longer for first, longer in unlisted.items() if longer}
+
+    def rest_logprobs(self, first: str, longer: Sequence[str], entry: Mapping[str, Any]) -> dict[str, float]:
+        """Log-probability of what is left of each longer choice, in the list of the position after `first`.
+
+        Empty where there is no list: then it is not known how much of `first` belongs to them.
+        """
+        listed = _listed(entry)
+        if not listed:
+            return {}
+        names = {choice: choice.removeprefix(first) for choice in longer}
+        if self.choice_ids:
+            names = {choice: f"token_id:{self.rest_ids[first][choice]}" for choice in longer}
+        bound = bound_of(list(listed.values()), sum(name not in listed for name in names.values()))
+        return {choice: listed.get(name, bound) for choice, name in names.items()}
 
     async def room(self, client: HttpClient, request: JudgeRequest, error: AnsweredError) -> int | None:
         """Tokens left for an answer when the server says that prompt and answer together are too long."""
@@ -196,7 +230,7 @@ async def learn_dialect(client: HttpClient, model: str, first: JudgeRequest, con
         # Without log-probabilities there is nothing to read in a second step.
         dialect.continues = False
     elif vllm and first.choices:
-        dialect.choice_ids = await _spellings(client, model, first)
+        dialect.choice_ids, dialect.rest_ids = await _spellings(client, model, first)
     if vllm:
         dialect.opens_thought = await _opens_thought(client, model, dialect.probe()["messages"])
     return dialect
@@ -212,21 +246,48 @@ async def _opens_thought(client: HttpClient, model: str, messages: Any) -> bool:
     return tail.rfind(THINK_OPEN) > tail.rfind("</")
 
 
-async def _spellings(client: HttpClient, model: str, request: JudgeRequest) -> dict[str, tuple[int, ...]]:
-    """Ids of the tokens that spell each choice after the marker; empty where the server does not tokenize for us."""
+def _listed(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        str(item["token"]): float(item["logprob"])
+        for item in [*(entry.get("top_logprobs") or ()), entry]
+        if "token" in item and item.get("logprob") is not None
+    }
+
+
+async def _spellings(
+    client: HttpClient, model: str, request: JudgeRequest
+) -> tuple[dict[str, tuple[int, ...]], dict[str, dict[str, int]]]:
+    """Ids of the tokens that spell each choice after the marker, and of what two-token choices go on with.
+
+    Both are empty where the server does not tokenize for us, a choice takes more tokens, or there are more of them
+    than it gives the log-probabilities of.
+    """
 
     async def ids(text: str) -> list[int]:
         answer = await client.post("/tokenize", {"model": model, "prompt": text, "add_special_tokens": False})
         return [int(token) for token in answer["tokens"]]
 
+    marker = request.verdict_prefix
+    texts = [marker]
+    texts += [before + space + choice for before in ("", marker) for choice in request.choices for space in SPACES]
     try:
-        marker = await ids(request.verdict_prefix)
-        found: dict[str, tuple[int, ...]] = {}
-        for choice in request.choices:
-            spelled = [await ids(request.verdict_prefix + space + choice) for space in SPACES]
-            alone = [await ids(space + choice) for space in SPACES]
-            after = [tokens[-1] for tokens in spelled if tokens[:-1] == marker]
-            found[choice] = tuple(sorted({*after, *(tokens[0] for tokens in alone if len(tokens) == 1)}))
+        tokens = dict(zip(texts, await asyncio.gather(*map(ids, texts)), strict=True))
     except (AnsweredError, KeyError, TypeError):
-        return {}
-    return found if all(found.values()) else {}
+        return {}, {}
+    found: dict[str, tuple[int, ...]] = {}
+    for choice in request.choices:
+        after = [tokens[marker + space + choice] for space in SPACES]
+        alone = [tokens[space + choice] for space in SPACES]
+        whole = {one[-1] for one in after if one[:-1] == tokens[marker]} | {one[0] for one in alone if len(one) == 1}
+        found[choice] = tuple(sorted(whole))
+    rests: dict[str, dict[str, int]] = {}
+    for first, longer in longer_choices(request.choices).items():
+        begun = tokens[marker + first]
+        written = {choice: tokens[marker + choice] for choice in longer}
+        goes_on = {choice: one[-1] for choice, one in written.items() if one[:-1] == begun}
+        if begun[-1:] and begun[-1] in found[first] and goes_on:
+            rests[first] = goes_on
+    split = {choice for longer in rests.values() for choice in longer}
+    if any(not whole and choice not in split for choice, whole in found.items()):
+        return {}, {}
+    return (found, rests) if sum(map(len, found.values())) <= MOST_TOKEN_IDS else ({}, {})

@@ -6,17 +6,18 @@ import asyncio
 import hashlib
 import os
 import re
-import string
 import time
 import urllib.parse
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from rlaif.engines.base import EngineArgs, ModelIdentity
-from rlaif.engines.chat import THINK_CLOSE, THINK_OPEN, before_verdict, cut_at_verdict, is_thinking
+from rlaif.engines.chat import THINK_CLOSE, THINK_OPEN, before_verdict, cut_at_verdict, is_thinking, with_thought
 from rlaif.engines.dialect import Dialect, learn_dialect
 from rlaif.engines.http import AnsweredError, HttpClient
 from rlaif.engines.interrupts import interrupts_call
+from rlaif.engines.logprobs import share_out, worth_reading_on
+from rlaif.engines.one_pass import after_marker, hard_verdict, read_listed
 from rlaif.errors import InputError, RunError
 from rlaif.prompts import neutral_control
 from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
@@ -25,8 +26,6 @@ KNOWN_ARGS = ("timeout", "patience", "continues")
 _POLL_S = 0.02
 _ENOUGH = 128
 _HOPELESS_AFTER = 32
-# What judges put around a choice: bold, quotes, brackets.
-_DECORATION = "*_\"'`([{$"
 _T = TypeVar("_T")
 
 
@@ -221,6 +220,8 @@ class ServerEngine:
     async def _ask(self, request: JudgeRequest) -> Completion:
         if not request.choices:
             text, finish, usage, _ = await self._write(request, stop=False)
+            # A server may take a thought out itself; only a text that was cut may be all thought.
+            text = with_thought(text, self._spoken.opens_thought and finish == "length")
             return Completion(key=request.key, rationale=text, finish_reason=finish, usage=usage)
         if not self._spoken.continues:
             return await self._one_pass(request)
@@ -233,9 +234,7 @@ class ServerEngine:
             # The marker was quoted inside a thought: ask again without stopping there.
             text, finish, more, _ = await self._write(request, stop=False)
             usage = _sum(usage, more)
-        if self._spoken.opens_thought and not text.lstrip().startswith(THINK_OPEN):
-            # The template began the thought; a rationale that is kept says so itself.
-            text = f"{THINK_OPEN}\n{text.lstrip()}"
+        text = with_thought(text, self._spoken.opens_thought)
         text, marked = cut_at_verdict(text, request.verdict_prefix)
         return await self._read(request, text, "stop" if marked else finish, usage)
 
@@ -264,13 +263,16 @@ class ServerEngine:
         answered = "" if is_thinking(rationale) else answered.lstrip() if thought else answered
         turn = before_verdict(neutral_control(answered), request.verdict_prefix)
         answer = await self._client.post("/v1/chat/completions", self._spoken.reading(request, turn))
-        entries = (_first_choice(answer).get("logprobs") or {}).get("content") or [{}]
+        found, usage = self._spoken.choice_logprobs(request.choices, _entry(answer)), _sum(so_far, _usage(answer))
+        for first, longer in self._spoken.begins(request.choices, found).items():
+            if worth_reading_on(found, first):
+                answer = await self._client.post("/v1/chat/completions", self._spoken.reading(request, turn, first))
+                usage = _sum(usage, _usage(answer))
+                rests = self._spoken.rest_logprobs(first, longer, _entry(answer))
+                # Of what is not known no number is made.
+                found = share_out(found, first, rests) if rests else {}
         return Completion(
-            key=request.key,
-            rationale=rationale,
-            choice_logprobs=self._spoken.choice_logprobs(request.choices, entries[0]),
-            finish_reason=finish,
-            usage=_sum(so_far, _usage(answer)),
+            key=request.key, rationale=rationale, choice_logprobs=found, finish_reason=finish, usage=usage
         )
 
     async def _one_pass(self, request: JudgeRequest) -> Completion:
@@ -281,12 +283,12 @@ class ServerEngine:
         answered = text.rpartition(THINK_CLOSE)[2] if not is_thinking(text) else ""
         _, marker, after = answered.rpartition(request.verdict_prefix)
         listed = (choice.get("logprobs") or {}).get("content") or []
-        entry, joined = _entry_after(listed if marker else [], request.verdict_prefix)
-        hard = re.match(_hard_verdict(request.choices), after) if marker else None
+        place = after_marker(listed if marker else [], request.verdict_prefix)
+        hard = re.match(hard_verdict(request.choices), after) if marker else None
         return Completion(
             key=request.key,
             rationale=text[: len(text) - len(after) - len(marker)] if marker else text,
-            choice_logprobs=self._spoken.choice_logprobs(request.choices, entry, joined=joined),
+            choice_logprobs=read_listed(self._spoken, request.choices, place),
             hard_choice=hard.group(1) if hard else None,
             finish_reason="stop" if hard else finish,
             usage=_usage(answer),
@@ -299,16 +301,17 @@ class ServerEngine:
             self._loop.close()
 
 
-def _hard_verdict(choices: tuple[str, ...]) -> str:
-    spelled = "|".join(map(re.escape, choices))
-    return rf"[\s{re.escape(_DECORATION)}]*({spelled})\b"
-
-
 def _first_choice(answer: Any) -> dict[str, Any]:
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not choices or not isinstance(choices[0], dict):
         raise AnsweredError(200, "an answer without choices")
     return dict(choices[0])
+
+
+def _entry(answer: Any) -> dict[str, Any]:
+    """The one position of a reading's list."""
+    entries = (_first_choice(answer).get("logprobs") or {}).get("content") or [{}]
+    return dict(entries[0])
 
 
 def _text(choice: dict[str, Any]) -> str:
@@ -339,20 +342,3 @@ def _sum(one: Usage, other: Usage) -> Usage:
         prompt_tokens=one.prompt_tokens + other.prompt_tokens,
         completion_tokens=one.completion_tokens + other.completion_tokens,
     )
-
-
-def _entry_after(content: list[dict[str, Any]], marker: str) -> tuple[dict[str, Any], str]:
-    """The first token after the last marker that says something, and what of the marker it begins with."""
-    text, ends = "", []
-    for entry in content:
-        text += str(entry.get("token", ""))
-        ends.append(len(text))
-    place = text.rfind(marker)
-    if place < 0:
-        return {}, ""
-    after = place + len(marker)
-    for entry, end in zip(content, ends, strict=True):
-        if text[after:end].strip(string.whitespace + _DECORATION):
-            begin = end - len(str(entry.get("token", "")))
-            return entry, text[begin:after]
-    return {}, ""

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, GenerationConfig, StoppingCriteri
 from transformers import logging as transformers_logging
 
 from rlaif.engines.base import EngineArgs, ModelIdentity
-from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, RefusedMessages, cut_at_verdict
+from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, RefusedMessages, cut_at_verdict, with_thought
 from rlaif.engines.kv_cache import Rows
+from rlaif.engines.logprobs import share_out, worth_reading_on
 from rlaif.errors import InputError, RunError
 from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
 
@@ -154,7 +155,8 @@ class TransformersEngine:
                 text = self._chat.verdict_text(request, prompt, request.rationale)
                 read_ids[request.key] = self._chat.encode_on(prompt, ids[request.key], text)
                 # A given rationale may be of any length.
-                fault = self._chat.too_long(len(read_ids[request.key]), 1)
+                spelled = self._chat.spellings(request.verdict_prefix, request.choices)
+                fault = self._chat.too_long(len(read_ids[request.key]), spelled.steps)
                 to_read += [] if fault else [(request, 0)]
             elif fault is None:
                 room = self._chat.max_length - len(ids[request.key]) - reserve
@@ -165,13 +167,14 @@ class TransformersEngine:
             yield from self._answer(batch, prompts, ids)
         for batch in self._batches(to_read, read_ids):
             chosen = [request for request, _ in batch]
-            for request, reading in zip(chosen, self._read(chosen, read_ids), strict=True):
+            for request, (reading, more) in zip(chosen, self._read(chosen, read_ids), strict=True):
+                length = len(read_ids[request.key])
                 yield Completion(
                     key=request.key,
                     rationale=request.rationale or "",
                     choice_logprobs=reading,
                     finish_reason="stop",
-                    usage=Usage(prompt_tokens=len(read_ids[request.key]), completion_tokens=1),
+                    usage=Usage(prompt_tokens=length + more * (length + 1), completion_tokens=1 + more),
                 )
 
     def _batches(
@@ -221,13 +224,17 @@ class TransformersEngine:
         answers = []
         for n, ((request, _), (text, reason, tokens)) in enumerate(zip(batch, written, strict=True)):
             read = len(after.get(request.key, ()))
+            reading, more = readings[n] if read else ({}, 0)
             answers.append(
                 Completion(
                     key=request.key,
                     rationale=text,
-                    choice_logprobs=readings[n] if read else {},
+                    choice_logprobs=reading,
                     finish_reason=reason,
-                    usage=Usage(prompt_tokens=len(ids[request.key]) + read, completion_tokens=tokens + (read > 0)),
+                    usage=Usage(
+                        prompt_tokens=len(ids[request.key]) + read + more * (read + 1),
+                        completion_tokens=tokens + (read > 0) + more,
+                    ),
                 )
             )
         return answers
@@ -257,6 +264,7 @@ class TransformersEngine:
                 stopping_criteria=StoppingCriteriaList([at_marker]),
                 **sampling,
             )
+        rows.wrote(output)
         done: list[tuple[str, FinishReason, int]] = []
         for place, ((request, limit), row) in enumerate(zip(batch, output[:, width:].tolist(), strict=True)):
             tokens = row[: min(limit, at_marker.lengths.get(place, limit))]
@@ -264,24 +272,43 @@ class TransformersEngine:
             text, marked = self._chat.decode(tokens[:ended], skip_special=True), False
             if request.choices:
                 text, marked = cut_at_verdict(text, request.verdict_prefix, thought_opened=opened[place])
+            else:
+                text = with_thought(text, opened[place])
             finish: FinishReason = "stop" if marked or ended is not None else "length"
             done.append((text, finish, len(tokens) if ended is None else ended + 1))
         return done
 
-    def _read(self, requests: list[JudgeRequest], ids: Mapping[str, list[int]]) -> list[dict[str, float]]:
+    def _read(self, requests: list[JudgeRequest], ids: Mapping[str, list[int]]) -> list[tuple[dict[str, float], int]]:
         try:
             return self._choices(requests, Rows(self._model, [ids[request.key] for request in requests], self._pad))
         except torch.OutOfMemoryError:
             return self._halved(requests, lambda half: self._read(half, ids))
 
-    def _choices(self, requests: list[JudgeRequest], rows: Rows) -> list[dict[str, float]]:
-        """Log-probability of each choice to come next, by request."""
+    def _choices(self, requests: list[JudgeRequest], rows: Rows) -> list[tuple[dict[str, float], int]]:
+        """Log-probability of each choice to come next, and how many more tokens were read for it, by request."""
         logprobs = rows.next_logprobs()
-        read = []
-        for request, row in zip(requests, logprobs, strict=True):
-            spelled = {choice: self._chat.choice_ids(choice) for choice in request.choices}
-            read.append({choice: float(row[tokens].logsumexp(-1)) for choice, tokens in spelled.items()})
-        return read
+        spelled = [self._chat.spellings(request.verdict_prefix, request.choices) for request in requests]
+        read = [
+            {choice: float(row[tokens].logsumexp(-1)) for choice, tokens in one.tokens.items()}
+            for one, row in zip(spelled, logprobs, strict=True)
+        ]
+        more = [0] * len(requests)
+        # Choices of two tokens: one more token each, on from what is cached.
+        for first in dict.fromkeys(longer.first for one in spelled for longer in one.longer):
+            wanted = {
+                place: longer
+                for place, one in enumerate(spelled)
+                for longer in one.longer
+                if longer.first == first and worth_reading_on(read[place], first)
+            }
+            if not wanted:
+                continue
+            after = rows.logprobs_after([wanted[n].token if n in wanted else self._pad for n in range(len(requests))])
+            for place, longer in wanted.items():
+                rests = {choice: float(after[place, token]) for choice, token in longer.rests.items()}
+                read[place] = share_out(read[place], first, rests)
+                more[place] += 1
+        return list(zip(read, more, strict=True))
 
     def _halved(self, batch: list[Any], again: Any) -> list[Any]:
         if len(batch) == 1:

@@ -6,13 +6,22 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from rlaif.engines.base import EngineArgs, ModelIdentity
-from rlaif.engines.chat import THINK_OPEN, ChatTokenizer, RefusedMessages, cut_at_verdict, is_thinking
-from rlaif.engines.logprobs import log_sum_exp, with_bounds
+from rlaif.engines.chat import (
+    THINK_OPEN,
+    ChatTokenizer,
+    LongerChoices,
+    RefusedMessages,
+    Spellings,
+    cut_at_verdict,
+    is_thinking,
+    with_thought,
+)
+from rlaif.engines.logprobs import MOST_TOKEN_IDS, bound_of, log_sum_exp, share_out, with_bounds, worth_reading_on
 from rlaif.engines.reaper import Reaper
 from rlaif.errors import InputError
 from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
@@ -31,7 +40,7 @@ def quiet_vllm() -> None:
 
 @dataclass
 class _Flight:
-    """A request on its way: first its rationale, then its choice."""
+    """A request on its way: first its rationale, then its choice, then what is left of choices of two tokens."""
 
     request: JudgeRequest
     prompt: str
@@ -41,6 +50,10 @@ class _Flight:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reading: bool = False
+    read_ids: list[int] = field(default_factory=list)
+    found: dict[str, float] = field(default_factory=dict)
+    after: LongerChoices | None = None
+    waiting: list[LongerChoices] = field(default_factory=list)
 
 
 class VllmEngine:
@@ -136,17 +149,15 @@ class VllmEngine:
         for (request, prompt), ids in zip(prompts, self._chat.encode(texts), strict=True):
             reserve = 0 if not request.choices else 8 + len(request.verdict_prefix)
             reads = request.rationale is not None
-            if fault := self._chat.too_long(len(ids), 1 if reads else reserve + 16):
+            if fault := self._chat.too_long(len(ids), self._spelled(request).steps if reads else reserve + 16):
                 failed.append(Completion(key=request.key, error=fault, finish_reason="error"))
                 continue
             flight = _Flight(request, prompt, ids, text=request.rationale or "", reading=reads)
             limit = min(request.max_tokens, self._chat.max_length - len(ids) - reserve)
-            self._add(
-                flight,
-                ids,
-                self._reading_params(request) if reads else self._writing_params(request, limit),
-                flights,
-            )
+            if reads:
+                self._read(flight, ids, flights)
+            else:
+                self._add(flight, ids, self._writing_params(request, limit), flights)
 
     def _add(self, flight: _Flight, ids: list[int], params: Any, flights: dict[str, _Flight]) -> None:
         self._counter += 1
@@ -162,11 +173,22 @@ class VllmEngine:
             sampling["seed"] = request.seed
         return self._params(**sampling)
 
-    def _reading_params(self, request: JudgeRequest) -> Any:
-        if self._has_token_ids:
-            spelled = [i for choice in request.choices for i in self._chat.choice_ids(choice)]
-            return self._params(temperature=0.0, max_tokens=1, logprob_token_ids=spelled, detokenize=False)
+    def _spelled(self, request: JudgeRequest) -> Spellings:
+        return self._chat.spellings(request.verdict_prefix, request.choices)
+
+    def _read(self, flight: _Flight, ids: list[int], flights: dict[str, _Flight]) -> None:
+        """Ask for the choice that comes after `ids`."""
+        flight.reading, flight.read_ids = True, ids
+        self._add(flight, ids, self._reading_params(_all_tokens(self._spelled(flight.request))), flights)
+
+    def _reading_params(self, tokens: list[int]) -> Any:
+        if self._gives(tokens):
+            return self._params(temperature=0.0, max_tokens=1, logprob_token_ids=tokens, detokenize=False)
         return self._params(temperature=0.0, max_tokens=1, logprobs=_TOP_LOGPROBS, detokenize=False)
+
+    def _gives(self, tokens: list[int]) -> bool:
+        """Whether vLLM tells the log-probabilities of these tokens, however small."""
+        return self._has_token_ids and len(tokens) <= MOST_TOKEN_IDS
 
     def _finished(self, flight: _Flight, output: Any, flights: dict[str, _Flight]) -> Completion | None:
         request, answer = flight.request, output.outputs[0]
@@ -175,12 +197,13 @@ class VllmEngine:
         if answer.finish_reason not in ("stop", "length"):
             return Completion(key=request.key, error=f"vLLM ended with {answer.finish_reason!r}", finish_reason="error")
         if flight.reading:
-            return self._completion(flight, self._choice_logprobs(request, answer.logprobs[0]))
+            return self._read_on(flight, answer.logprobs[0], flights)
         flight.text += answer.text
         flight.finish = answer.finish_reason
-        if not request.choices:
-            return self._completion(flight, {})
         opened = flight.prompt.rstrip().endswith(THINK_OPEN)
+        if not request.choices:
+            flight.text = with_thought(flight.text, opened)
+            return self._completion(flight, {})
         if answer.stop_reason == request.verdict_prefix and is_thinking(flight.text, opened):
             # The marker was quoted inside a thought: let the judge think on.
             flight.text += request.verdict_prefix
@@ -197,8 +220,22 @@ class VllmEngine:
         ids = self._chat.encode_on(flight.prompt, flight.prompt_ids, text)
         if fault := self._chat.too_long(len(ids), 1):
             return Completion(key=request.key, rationale=flight.text, error=fault, finish_reason="error")
-        flight.reading = True
-        self._add(flight, ids, self._reading_params(request), flights)
+        self._read(flight, ids, flights)
+        return None
+
+    def _read_on(self, flight: _Flight, listed: Mapping[int, Any], flights: dict[str, _Flight]) -> Completion | None:
+        """Take in one reading; ask for the next token where choices of two tokens need it."""
+        if flight.after is None:
+            flight.found = self._choice_logprobs(self._spelled(flight.request), listed)
+            longer = self._spelled(flight.request).longer
+            flight.waiting = [one for one in longer if worth_reading_on(flight.found, one.first)]
+        else:
+            flight.found = share_out(flight.found, flight.after.first, self._rests(flight.after, listed))
+        if not flight.waiting:
+            return self._completion(flight, flight.found)
+        flight.after = flight.waiting.pop(0)
+        params = self._reading_params(list(flight.after.rests.values()))
+        self._add(flight, [*flight.read_ids, flight.after.token], params, flights)
         return None
 
     def _completion(self, flight: _Flight, logprobs: dict[str, float]) -> Completion:
@@ -210,15 +247,21 @@ class VllmEngine:
             usage=Usage(prompt_tokens=flight.prompt_tokens, completion_tokens=flight.completion_tokens),
         )
 
-    def _choice_logprobs(self, request: JudgeRequest, listed: Mapping[int, Any]) -> dict[str, float]:
+    def _choice_logprobs(self, spelled: Spellings, listed: Mapping[int, Any]) -> dict[str, float]:
         found = {}
-        for choice in request.choices:
-            spelled = [listed[i].logprob for i in self._chat.choice_ids(choice) if i in listed]
-            if spelled:
-                found[choice] = log_sum_exp(spelled)
-        if self._has_token_ids:
+        for choice, ids in spelled.tokens.items():
+            given = [listed[i].logprob for i in ids if i in listed]
+            if given:
+                found[choice] = log_sum_exp(given)
+        if self._gives(_all_tokens(spelled)):
             return found
-        return with_bounds(found, request.choices, [entry.logprob for entry in listed.values()])
+        return with_bounds(found, list(spelled.tokens), [entry.logprob for entry in listed.values()])
+
+    def _rests(self, longer: LongerChoices, listed: Mapping[int, Any]) -> dict[str, float]:
+        given = [entry.logprob for entry in listed.values()]
+        found = {choice: listed[i].logprob for choice, i in longer.rests.items() if i in listed}
+        bound = bound_of(given, len(longer.rests) - len(found))
+        return {choice: found.get(choice, bound) for choice in longer.rests}
 
     def metrics(self) -> dict[str, float]:
         """vLLM's own counters, by name (summed over engines)."""
@@ -240,3 +283,7 @@ class VllmEngine:
                     getattr(child, signal)()
             psutil.wait_procs(self._children, timeout=_GRACE_S)
         self._llm.llm_engine.engine_core.shutdown()
+
+
+def _all_tokens(spelled: Spellings) -> list[int]:
+    return [token for tokens in spelled.tokens.values() for token in tokens]

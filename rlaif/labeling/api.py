@@ -1,4 +1,4 @@
-"""`rlaif.label` and `rlaif.generate`: what the commands call."""
+"""`rlaif.label`, `rlaif.generate`, `rlaif.revise` and `rlaif.check_constitution`: what the commands call."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from rlaif.data.pairs import parse_columns
 from rlaif.engines.base import EngineName
 from rlaif.errors import InputError
 from rlaif.labeling.ask import Watcher
+from rlaif.labeling.cases import CasesReport, ChosenCase
+from rlaif.labeling.check import Answers, CaseSettings, ask_cases, check_cases
 from rlaif.labeling.dry_run import DryRun, count_requests
 from rlaif.labeling.generate import GenerateSummary, generate_responses
+from rlaif.labeling.revise import RevisePlan, ReviseSummary, plan_revisions, revise_responses
 from rlaif.labeling.run import LabelSummary
 from rlaif.labeling.run import label as run_label
-from rlaif.labeling.settings import DataSettings, EngineSettings, LabelSettings, PolicySettings
+from rlaif.labeling.settings import DataSettings, EngineSettings, LabelSettings, PolicySettings, ReviseSettings
 
 _T = TypeVar("_T")
 
@@ -159,6 +162,155 @@ def generate(
     except ValidationError as errors:
         raise InputError(explain_settings(errors)) from None
     return _outside_loop(lambda: generate_responses(source, sampled, where, Path(out), watch=watch))
+
+
+def case_settings(
+    constitutions: Sequence[str | Path],
+    *,
+    judge: str = "starter",
+    engine: EngineName = "auto",
+    base_url: str | None = None,
+    template: str | Path = "pairwise-cot",
+    objectives: Sequence[str] = (),
+    principles: Sequence[str] = (),
+    orders: Literal["both", "ab"] = "both",
+    with_all: bool = False,
+    threshold: float = 0.5,
+    temperature: float = 0.0,
+    max_tokens: int = 512,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    concurrency: int = 128,
+    engine_args: Mapping[str, Any] | None = None,
+) -> CaseSettings:
+    """Check and gather the settings of a test of constitutions.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+    args = {name: str(value) for name, value in (engine_args or {}).items()}
+    try:
+        return CaseSettings(
+            constitutions=tuple(map(str, constitutions)),
+            judge=judge,
+            engine=EngineSettings(engine=engine, base_url=base_url, concurrency=concurrency, args=args),
+            template=str(template),
+            objectives=tuple(objectives),
+            principles=tuple(principles),
+            orders=orders,
+            with_all=with_all,
+            threshold=threshold,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=seed,
+            cache=None if cache is None else Path(cache),
+        )
+    except ValidationError as errors:
+        raise InputError(explain_settings(errors)) from None
+
+
+def check_constitution(*constitutions: str | Path, watch: Watcher | None = None, **settings: Any) -> CasesReport:
+    """Ask a judge the cases of constitutions, each with its own principle alone.
+
+    Args:
+        constitutions: files, or names of shipped ones.
+        watch: called with a tally as answers come.
+        settings: the options of `rlaif constitution test`, with underscores: `judge`, `engine`, `base_url`, `template`,
+            `objectives` and `principles` (lists), `orders`, `with_all`, `threshold`, `temperature`, `max_tokens`,
+            `seed`, `cache`, `concurrency`, `engine_args` (a mapping).
+
+    Raises:
+        InputError: bad input, an option out of range, or no case to ask.
+        RunError: a server, disk or model failed; what was answered is in the `cache`, where there is one.
+    """
+    checked = case_settings(constitutions, **settings)
+    return _outside_loop(lambda: check_cases(checked, watch))
+
+
+def ask_chosen(cases: Sequence[ChosenCase], settings: CaseSettings) -> Answers:
+    """Ask these cases and no others; see `ask_cases`."""
+    return _outside_loop(lambda: ask_cases(cases, settings))
+
+
+def revise_settings(
+    prompts: str | Path,
+    out: str | Path,
+    *,
+    constitution: str | Path = "hhh",
+    judge: str = "starter",
+    policy: str | None = None,
+    policy_base_url: str | None = None,
+    engine: EngineName = "auto",
+    base_url: str | None = None,
+    critique_template: str | Path = "critique",
+    revision_template: str | Path = "revision",
+    objectives: Sequence[str] = (),
+    rounds: int = 1,
+    n: int = 1,
+    temperature: float = 1.0,
+    revision_temperature: float = 0.0,
+    max_tokens: int = 512,
+    limit: int | None = None,
+    seed: int = 0,
+    concurrency: int = 128,
+    engine_args: Mapping[str, Any] | None = None,
+    columns: str | None = None,
+    split: str | None = None,
+    config: str | None = None,
+) -> ReviseSettings:
+    """Check and gather the settings of critiques and revisions.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+    args = {name: str(value) for name, value in (engine_args or {}).items()}
+    shared = {"judge": judge, "policy": policy, "rounds": rounds, "n": n, "max_tokens": max_tokens, "seed": seed}
+    elsewhere = {"engine": "server", "base_url": policy_base_url, "concurrency": concurrency}
+    source = {"data": str(prompts), "split": split, "config": config, "columns": parse_columns(columns), "limit": limit}
+    values = shared | {
+        "source": source,
+        "out": Path(out),
+        "constitution": str(constitution),
+        "engine": {"engine": engine, "base_url": base_url, "concurrency": concurrency, "args": args},
+        "policy_engine": elsewhere if policy_base_url else None,
+        "critique_template": str(critique_template),
+        "revision_template": str(revision_template),
+        "objectives": tuple(objectives),
+        "temperature": temperature,
+        "revision_temperature": revision_temperature,
+    }
+    try:
+        return ReviseSettings.model_validate(values)
+    except ValidationError as errors:
+        raise InputError(explain_settings(errors)) from None
+
+
+def revise(prompts: str | Path, out: str | Path, *, watch: Watcher | None = None, **settings: Any) -> ReviseSummary:
+    """Have a judge criticise and revise responses by a constitution's principles; the same call again continues.
+
+    Writes `out` (every step of every chain) and beside it training rows, pairs and rejects; see `revise_responses`.
+
+    Args:
+        prompts: a file, a saved `datasets` folder or a hub id, of prompts; a `response` column gives first responses.
+        out: a JSON Lines file.
+        watch: called with a tally as answers come.
+        settings: the options of `rlaif revise`, with underscores: `constitution`, `judge`, `policy`, `engine`,
+            `base_url`, `policy_base_url`, `critique_template`, `revision_template`, `objectives` (a list), `rounds`,
+            `n`, `temperature`, `revision_temperature`, `max_tokens`, `limit`, `seed`, `concurrency`, `engine_args`
+            (a mapping), `columns`.
+
+    Raises:
+        InputError: bad input or an option out of range.
+        RunError: a server, disk or model failed; what was answered is kept.
+    """
+    checked = revise_settings(prompts, out, **settings)
+    return _outside_loop(lambda: revise_responses(checked, watch))
+
+
+def revise_dry_run(prompts: str | Path, out: str | Path, **settings: Any) -> RevisePlan:
+    """Count what `revise` with these settings would ask; ask nothing."""
+    checked = revise_settings(prompts, out, **settings)
+    return _outside_loop(lambda: plan_revisions(checked))
 
 
 def _outside_loop(call: Callable[[], _T]) -> _T:

@@ -155,7 +155,7 @@ class Asker:
         for completion, reading in answered:
             self._in_flight.discard(completion.key)
             tally.asked += 1
-            tally.abstained += completion.error is not None or (reading is not None and reading.p_first is None)
+            tally.abstained += completion.error is not None or (reading is not None and reading.abstained)
             tally.prompt_tokens += completion.usage.prompt_tokens
             tally.completion_tokens += completion.usage.completion_tokens
         self._watch(tally)

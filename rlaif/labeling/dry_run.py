@@ -6,6 +6,7 @@ from contextlib import closing, nullcontext
 
 from rlaif.data.pairs import Reject
 from rlaif.engines.chat import ChatTokenizer
+from rlaif.engines.logprobs import longer_choices
 from rlaif.errors import InputError
 from rlaif.labeling.ask import chunks
 from rlaif.labeling.run import LabelRun
@@ -59,6 +60,9 @@ def count_requests(settings: LabelSettings) -> DryRun:
             if chat is not None and counted < _COUNTED_EXACTLY:
                 tokens += sum(map(len, chat.encode([chat.request_text(request) for request in asked])))
                 counted, counted_chars = counted + len(asked), counted_chars + sum(lengths)
+    head = run.template.head
+    # A choice that longer ones begin with may take a second token to read.
+    most_each = (settings.max_tokens if head.rationale else 0) + 1 + len(longer_choices(head.choices))
     rate = tokens / counted_chars if counted_chars else 1 / _CHARS_PER_TOKEN
     return DryRun(
         pairs=pairs,
@@ -67,6 +71,6 @@ def count_requests(settings: LabelSettings) -> DryRun:
         answered=requests - to_ask,
         to_ask=to_ask,
         prompt_tokens=tokens if counted == to_ask and chat else round(chars * rate),
-        most_new_tokens=to_ask * (settings.max_tokens if run.template.head.rationale else 0) + to_ask,
+        most_new_tokens=to_ask * most_each,
         tokens_exact=chat is not None and counted == to_ask,
     )

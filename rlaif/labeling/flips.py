@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlaif.constitution import Constitution
 from rlaif.constitution.diff import Change
+from rlaif.data.human import HumanLabels, read_human_labels
 from rlaif.errors import InputError
+from rlaif.labeling.flip_examples import Example, Sampler, with_rationales
+from rlaif.labeling.flip_groups import ByTag, TagGroups
+from rlaif.labeling.ledgers import RunLedger, open_ledger
+from rlaif.labeling.manifest import changed_settings
+from rlaif.labeling.matches import Counter, FlipCount, Matching, Standing, flips
+from rlaif.labeling.movers import Mover, find_movers
 from rlaif.labeling.read import labels_file, read_labels
-from rlaif.types import Frozen, Label, Preference
+from rlaif.labeling.references import AgainstReference, ReferenceTests
+from rlaif.types import Frozen, Label
 
-_Side = Preference | None
+EXAMPLES = 3
+# Named already where they differ, of other pairs than those compared, or without a say in the labels.
+_TOLD_ELSEWHERE = frozenset(
+    {"constitution", "judge", "judge_digest", "template", "data", "columns", "limit", "objectives"}
+)
 
 
-class LabelFlips(Frozen):
+class LabelFlips(FlipCount):
     """How the labels of one objective, or the overall ones, went from the old run to the new one.
 
-    `compared` counts the pairs with a preference in both runs (a, b or tie), `decided` those with a or b in both.
-    `flipped` (a to b, or b to a) is of the decided, and `flipped_share` their share, `None` where there are none.
     `lost` and `gained` count the pairs with a preference in the old or the new run only (the judge abstained, or the
-    objectives are in conflict); they are not compared.
+    objectives are in conflict); they are not compared. `mean_shift` is the mean of |new p_a - old p_a| over the pairs
+    with both, 0 to 1.
     """
 
-    compared: int
-    decided: int
-    flipped: int
-    flipped_share: float | None
     became_tie: int
     left_tie: int
     lost: int
     gained: int
+    mean_shift: float | None
     flipped_ids: tuple[str, ...]
     became_tie_ids: tuple[str, ...]
     left_tie_ids: tuple[str, ...]
@@ -43,7 +50,8 @@ class RunFlips(Frozen):
 
     `pairs` counts those in both, with the same prompt and responses; `other_content` those whose id is in both with
     another prompt or other responses, which are not compared. `made_with` holds a judge or template that is not the
-    same in both: flips then do not come from the constitution alone.
+    same in both, `other_settings` what else the runs were told differently, where both are folders: flips then do not
+    come from the constitution alone. `moved` is by the largest shift first. `examples` are a fixed sample of the flips.
     """
 
     pairs: int
@@ -55,123 +63,120 @@ class RunFlips(Frozen):
     objectives_only_old: tuple[str, ...]
     objectives_only_new: tuple[str, ...]
     made_with: tuple[Change, ...]
+    other_settings: tuple[str, ...] = ()
+    by_tag: TagGroups
+    mcnemar: ReferenceTests
+    moved: tuple[Mover, ...] = ()
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass
 class _Tally:
-    compared: int = 0
-    decided: int = 0
+    counter: Counter = field(default_factory=Counter)
     lost: int = 0
     gained: int = 0
+    shifted: float = 0.0
+    with_both: int = 0
     flipped: list[str] = field(default_factory=list)
     became_tie: list[str] = field(default_factory=list)
     left_tie: list[str] = field(default_factory=list)
 
-    def add(self, pair_id: str, old: _Side, new: _Side) -> None:
-        if old is None or new is None:
-            self.lost += old is not None
-            self.gained += new is not None
-            return
-        self.compared += 1
-        self.decided += "tie" not in (old, new)
-        if old != new:
-            moved = self.became_tie if new == "tie" else self.left_tie if old == "tie" else self.flipped
-            moved.append(pair_id)
+    def add(self, pair_id: str, old: Standing, new: Standing) -> None:
+        self.counter.add(old, new)
+        if old.p_a is not None and new.p_a is not None:
+            self.shifted += abs(new.p_a - old.p_a)
+            self.with_both += 1
+        if old.preference is None or new.preference is None:
+            self.lost += old.preference is not None
+            self.gained += new.preference is not None
+        elif flips(old, new):
+            self.flipped.append(pair_id)
+        elif old.preference != new.preference:
+            (self.became_tie if new.preference == "tie" else self.left_tie).append(pair_id)
 
     def total(self) -> LabelFlips:
         return LabelFlips(
-            compared=self.compared,
-            decided=self.decided,
-            flipped=len(self.flipped),
-            flipped_share=len(self.flipped) / self.decided if self.decided else None,
+            **self.counter.total().model_dump(),
             became_tie=len(self.became_tie),
             left_tie=len(self.left_tie),
             lost=self.lost,
             gained=self.gained,
+            mean_shift=self.shifted / self.with_both if self.with_both else None,
             flipped_ids=tuple(self.flipped),
             became_tie_ids=tuple(self.became_tie),
             left_tie_ids=tuple(self.left_tie),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What is held of an old label while the new ones pass by."""
-
-    content: bytes
-    sides: tuple[tuple[str, _Side], ...]
-    overall: _Side
+@dataclass(frozen=True)
+class _Compared:
+    flips: RunFlips
+    other_content: frozenset[str]
 
 
-def compare_labels(old: Iterable[Label], new: Iterable[Label]) -> RunFlips:
-    """Compare two runs' labels pair by pair, in the order of the new run; each id stands once in a run."""
-    made: dict[str, dict[str, str]] = {"old": {}, "new": {}}
-    # Dictionaries stand for ordered sets.
-    old_names: dict[str, None] = {}
-    new_names: dict[str, None] = {}
-    kept: dict[str, _Kept] = {}
-    for label in _noting(old, made["old"], old_names):
-        sides = tuple((name, each.preference) for name, each in label.labels.items())
-        kept[label.id] = _Kept(_content(label), sides, label.overall.preference)
-    tallies: dict[str, _Tally] = {}
-    overall = _Tally()
-    pairs = only_new = other_content = 0
-    for label in _noting(new, made["new"], new_names):
-        before = kept.pop(label.id, None)
-        if before is None:
-            only_new += 1
-        elif before.content != _content(label):
-            other_content += 1
-        else:
-            pairs += 1
-            overall.add(label.id, before.overall, label.overall.preference)
-            for name, side in before.sides:
-                if name in label.labels:
-                    tallies.setdefault(name, _Tally()).add(label.id, side, label.labels[name].preference)
-    return RunFlips(
-        pairs=pairs,
-        only_old=len(kept),
-        only_new=only_new,
-        other_content=other_content,
-        objectives={name: tally.total() for name, tally in tallies.items()},
-        overall=overall.total(),
-        objectives_only_old=tuple(name for name in old_names if name not in new_names),
-        objectives_only_new=tuple(name for name in new_names if name not in old_names),
+def compare_labels(
+    old: Iterable[Label], new: Iterable[Label], *, human: HumanLabels | None = None, examples: int = 0
+) -> RunFlips:
+    """Compare two runs' labels pair by pair, in the order of the new run; each id stands once in a run.
+
+    Raises:
+        InputError: none of the human labels is of a pair and objective of the runs.
+    """
+    return _compare(old, new, human, examples).flips
+
+
+def _compare(old: Iterable[Label], new: Iterable[Label], human: HumanLabels | None, examples: int) -> _Compared:
+    matching, by_tag, against, sampler = Matching(), ByTag(), AgainstReference(human), Sampler(examples)
+    tallies: dict[str | None, _Tally] = {}
+    for match in matching.matches(old, new):
+        for name, before, now in match.standings():
+            tallies.setdefault(name, _Tally()).add(match.label.id, before, now)
+        by_tag.add(match)
+        against.add(match)
+        sampler.add(match)
+    made = matching.old_made_with, matching.new_made_with
+    flips = RunFlips(
+        pairs=matching.pairs,
+        only_old=matching.only_old,
+        only_new=matching.only_new,
+        other_content=len(matching.other_content),
+        objectives={name: tally.total() for name, tally in tallies.items() if name is not None},
+        overall=tallies.get(None, _Tally()).total(),
+        objectives_only_old=tuple(name for name in matching.old_names if name not in matching.new_names),
+        objectives_only_new=tuple(name for name in matching.new_names if name not in matching.old_names),
         made_with=tuple(
-            Change(what=what, before=before, after=made["new"][what])
-            for what, before in made["old"].items()
-            if made["new"].get(what, before) != before
+            Change(what=what, before=before, after=made[1][what])
+            for what, before in made[0].items()
+            if made[1].get(what, before) != before
         ),
+        by_tag=by_tag.total(),
+        # Without a pair in both, that is what to be told of, and not what the reference lacks.
+        mcnemar=(against if matching.pairs else AgainstReference()).total(),
+        examples=sampler.total(),
     )
+    return _Compared(flips, frozenset(matching.other_content))
 
 
-def _noting(labels: Iterable[Label], made_with: dict[str, str], names: dict[str, None]) -> Iterator[Label]:
-    """Pass labels on, noting what made the first one and which objectives they have."""
-    for label in labels:
-        if not made_with:
-            made_with.update(judge=label.provenance.judge, template=label.provenance.template)
-        names.update(dict.fromkeys(label.labels))
-        yield label
-
-
-def _content(label: Label) -> bytes:
-    """Digest of the pair itself: a and b mean something else where the responses differ or changed places."""
-    digest = hashlib.sha256()
-    parts = [part for turn in label.prompt for part in (turn.role, turn.content)]
-    for part in (*parts, label.response_a, label.response_b):
-        raw = part.encode("utf-8", "surrogatepass")
-        digest.update(len(raw).to_bytes(8))
-        digest.update(raw)
-    return digest.digest()[:16]
-
-
-def compare_runs(old_run: Path, new_run: Path, old: Constitution, new: Constitution) -> RunFlips:
+def compare_runs(
+    old_run: Path,
+    new_run: Path,
+    old: Constitution,
+    new: Constitution,
+    *,
+    human: str | None = None,
+    examples: int = EXAMPLES,
+) -> RunFlips:
     """Compare the labels of two runs, each a run's folder or a `labels.jsonl`, made under these constitutions.
+
+    Args:
+        human: a file of human labels to test against.
+        examples: how many flips to show.
 
     Raises:
         InputError: a file is not usable, a run was labelled under another constitution, or no pair is in both.
     """
     old_file, new_file = labels_file(old_run), labels_file(new_run)
+    people = read_human_labels(human) if human is not None else None
     swapped = "give the runs in the order of the constitutions"
     copied = "or, after --update in the same folder, the labels.jsonl copied before it"
     earlier = _labels_under(old_file, old, "OLD", {new.reference: f"those are NEW's labels: {swapped}, {copied}"})
@@ -181,11 +186,25 @@ def compare_runs(old_run: Path, new_run: Path, old: Constitution, new: Constitut
         "NEW",
         {old.reference: f"those are OLD's labels: {swapped}, or label NEW_RUN again with --update"},
     )
-    flips = compare_labels(earlier, later)
+    compared = _compare(earlier, later, people, examples)
+    flips = compared.flips
     if not flips.pairs:
         why = "all ids in both stand for other texts" if flips.other_content else "no id is in both"
         raise InputError(f"{old_file} and {new_file}: no pair to compare ({why}); give two runs on the same data.")
-    return flips
+    ledgers = open_ledger(old_run, old), open_ledger(new_run, new)
+    more = {
+        "other_settings": _other_settings(*ledgers),
+        "moved": find_movers(old, new, flips.objectives, ledgers, compared.other_content),
+        "examples": tuple(with_rationales(example, *ledgers) for example in flips.examples),
+    }
+    return flips.model_copy(update=more)
+
+
+def _other_settings(old: RunLedger | None, new: RunLedger | None) -> tuple[str, ...]:
+    if old is None or new is None:
+        return ()
+    told = [{name: value for name, value in run.settings.items() if name not in _TOLD_ELSEWHERE} for run in (old, new)]
+    return tuple(changed_settings(*told))
 
 
 def _labels_under(path: Path, constitution: Constitution, side: str, hints: Mapping[str, str]) -> Iterator[Label]:

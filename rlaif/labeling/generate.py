@@ -11,14 +11,13 @@ from typing import Any, TypeVar
 from rlaif.data.pairs import Reject, read_prompts
 from rlaif.data.sources import open_source
 from rlaif.engines.base import Engine, ModelIdentity
-from rlaif.engines.chat import THINK_CLOSE
 from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
 from rlaif.errors import InputError, Interrupted
 from rlaif.files import cannot_write, replacing
 from rlaif.labeling.ask import Asker, Watcher
-from rlaif.labeling.plan import policy_key
 from rlaif.labeling.settings import DataSettings, EngineSettings, PolicySettings
 from rlaif.labeling.write import reject_line
+from rlaif.labeling.writing import Writer, fault_of, judge_digest, said
 from rlaif.prompts import neutral_control
 from rlaif.store import Ledger
 from rlaif.types import Completion, Frozen, JudgeRequest, Message, Prompt
@@ -83,6 +82,12 @@ def generate_responses(
     def load() -> Engine:
         return make_engine(name, model, engine.args, base_url=engine.base_url, concurrency=engine.concurrency)
 
+    digest = judge_digest(model, engine.args)
+    writer = Writer(digest, policy.temperature, policy.max_tokens, policy.seed)
+
+    def requests(prompt: Prompt) -> list[JudgeRequest]:
+        return [response_request(writer, prompt, sample) for sample in range(policy.n)]
+
     kept = out.with_name(out.name + ".db")
     if out.exists() and not kept.exists():
         raise InputError(f"{out}: exists and was not made by rlaif generate; move it away, or choose another --out.")
@@ -95,30 +100,23 @@ def generate_responses(
         known = min(rows.rows, source.limit or rows.rows) if rows.rows is not None else None
         asker = Asker(ledger, lambda done: None, load, atomic_batch_of(name), watch, rows=known, per_row=policy.n)
         try:
-            asker.run(
-                request
-                for row in prompts()
-                if not isinstance(row, Reject)
-                for request in _requests(row[1], policy, model)
-            )
+            asker.run(request for row in prompts() if not isinstance(row, Reject) for request in requests(row[1]))
         except Interrupted:
             raise Interrupted(
                 f"interrupted; responses so far are kept in {ledger.path}. Give the same command to continue."
             ) from None
         if not asker.tally.planned:
-            first = next((row for row in prompts() if isinstance(row, Reject)), None)
-            why = f"; line {first.line}: {first.reason}" if first else ""
-            raise InputError(f"{rows.name}: no prompt can be used{why}.")
+            raise none_usable(rows.name, prompts())
         counts = {"prompts": 0, "responses": 0, "failed": 0, "rejected": 0}
         with replacing(out) as file, replacing(rejects_beside(out)) as rejects:
             for row in prompts():
-                found = [] if isinstance(row, Reject) else [ledger.get(r.key) for r in _requests(row[1], policy, model)]
+                found = [] if isinstance(row, Reject) else [ledger.get(r.key) for r in requests(row[1])]
                 answers = [answer for answer in found if answer is not None]
                 reject = row if isinstance(row, Reject) else _failed(*row, answers)
                 if reject is not None:
                     rejects.write(reject_line(reject))
                     counts["rejected"] += 1
-                    counts["failed"] += sum(answer.error is not None for answer in answers)
+                    counts["failed"] += sum(fault_of(answer) is not None for answer in answers)
                 elif not isinstance(row, Reject):
                     file.write(json.dumps(_line(row[1], answers, model), ensure_ascii=False) + "\n")
                     counts["prompts"] += 1
@@ -130,38 +128,33 @@ def generate_responses(
     )
 
 
+def none_usable(name: str, rows: Iterable[tuple[int, Prompt] | Reject]) -> InputError:
+    """Make the error for data without a usable prompt, with the first reason."""
+    first = next((row for row in rows if isinstance(row, Reject)), None)
+    return InputError(f"{name}: no prompt can be used{f'; line {first.line}: {first.reason}' if first else ''}.")
+
+
 def rejects_beside(out: Path) -> Path:
     """Where the rejects of a file of responses are."""
     return out.with_name(f"{out.stem}.rejects.jsonl")
 
 
 def _failed(line: int, prompt: Prompt, answers: list[Completion]) -> Reject | None:
-    error = next((answer.error for answer in answers if answer.error is not None), None)
+    error = next(filter(None, map(fault_of, answers)), None)
     if error is None:
         return None
     return Reject(line, f"the policy gave no response: {error}", {"id": prompt.id})
 
 
-def _requests(prompt: Prompt, policy: PolicySettings, model: ModelIdentity) -> list[JudgeRequest]:
-    settings = json.dumps([policy.temperature, policy.max_tokens, policy.seed])
+def response_request(writer: Writer, prompt: Prompt, sample: int, question: str = "") -> JudgeRequest:
+    """Ask a policy to answer a prompt."""
     messages = tuple(Message(role=turn.role, content=neutral_control(turn.content)) for turn in prompt.messages)
-    turns = tuple((turn.role, turn.content) for turn in messages)
-    return [
-        JudgeRequest(
-            key=policy_key(model.digest, turns, sample, settings),
-            pair_id=prompt.id,
-            messages=messages,
-            sample=sample,
-            temperature=policy.temperature,
-            max_tokens=policy.max_tokens,
-        )
-        for sample in range(policy.n)
-    ]
+    return writer.request(prompt.id, messages, sample=sample, question=question)
 
 
 def _line(prompt: Prompt, answers: list[Completion], model: ModelIdentity) -> dict[str, Any]:
     # A policy that thinks first is judged by what it says, not by what it thought.
-    texts = [answer.rationale.rpartition(THINK_CLOSE)[2].strip() for answer in answers]
+    texts = [said(answer.rationale) for answer in answers]
     line: dict[str, Any] = {"id": prompt.id, "prompt": [turn.model_dump() for turn in prompt.messages]}
     if len(texts) == 2:
         line |= {"response_a": texts[0], "response_b": texts[1]}

@@ -1,4 +1,4 @@
-"""Fold verdicts into a label: both orders, all samples, all objectives. Pure."""
+"""Fold verdicts, or ratings, into a label: both orders, all samples, all objectives. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from rlaif.constitution import Constitution
+from rlaif.labeling.verdicts import p_higher, rating_probabilities
 from rlaif.types import (
     Label,
     ObjectiveLabel,
@@ -16,6 +17,7 @@ from rlaif.types import (
     ParetoVerdict,
     Preference,
     Provenance,
+    Status,
     Verdict,
 )
 
@@ -35,7 +37,6 @@ def fold_objective(verdicts: Sequence[Verdict]) -> ObjectiveLabel:
             by_order.setdefault(verdict.order, []).append(verdict.p_a)
     means = {order: fmean(values) for order, values in by_order.items()}
     p_a = fmean(means.values()) if means else None
-    masses = [verdict.choice_mass for verdict in verdicts if verdict.choice_mass is not None]
     read = sum(map(len, by_order.values()))
     return ObjectiveLabel.model_construct(
         p_a=p_a,
@@ -44,9 +45,55 @@ def fold_objective(verdicts: Sequence[Verdict]) -> ObjectiveLabel:
         verdicts=read,
         abstained=len(verdicts) - read,
         truncated=sum(verdict.status == "truncated" for verdict in verdicts),
-        choice_mass=fmean(masses) if masses else None,
+        choice_mass=_mean([verdict.choice_mass for verdict in verdicts]),
         reasons=dict(sorted(Counter(verdict.status for verdict in verdicts if verdict.p_a is None).items())),
     )
+
+
+def fold_ratings(ratings: Sequence[Verdict]) -> ObjectiveLabel:
+    """Fold the ratings of one pair's responses under one objective: of a in order `ab`, of b in order `ba`.
+
+    Of each sample `p_a` is the probability that a's rating is higher than b's, with half of the probability that they
+    are equal, the two drawn independently; then the mean over samples. A sample of which either rating was not read
+    abstains, and counts once.
+    """
+    by_sample: dict[int, list[Verdict]] = {}
+    for rating in sorted(ratings, key=lambda rating: (rating.sample, rating.order)):
+        by_sample.setdefault(rating.sample, []).append(rating)
+    compared: list[float] = []
+    missing: Counter[Status] = Counter()
+    truncated = 0
+    for both in by_sample.values():
+        p = compare_ratings(both)
+        if p is None:
+            missing[next((rating.status for rating in both if rating.rating is None), "unread")] += 1
+        else:
+            compared.append(p)
+            truncated += any(rating.status == "truncated" for rating in both)
+    p_a = fmean(compared) if compared else None
+    return ObjectiveLabel.model_construct(
+        p_a=p_a,
+        preference=preference(p_a),
+        order_gap=None,
+        verdicts=len(compared),
+        abstained=len(by_sample) - len(compared),
+        truncated=truncated,
+        choice_mass=_mean([rating.choice_mass for rating in ratings]),
+        reasons=dict(sorted(missing.items())),
+        rating_a=_mean([rating.rating for rating in ratings if rating.order == "ab"]),
+        rating_b=_mean([rating.rating for rating in ratings if rating.order == "ba"]),
+    )
+
+
+def compare_ratings(both: Sequence[Verdict]) -> float | None:
+    """Probability that response a is rated higher; `None` unless the ratings of a and of b were both read."""
+    read = {rating.order: rating_probabilities(rating.rating_logprobs) for rating in both if rating.rating is not None}
+    return p_higher(read["ab"], read["ba"]) if len(read) == 2 else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def preference(p_a: float | None) -> Preference | None:
@@ -116,12 +163,15 @@ def fold_label(
     objectives: Sequence[str],
     verdicts: Sequence[Verdict],
     provenance: Provenance,
+    *,
+    rated: bool = False,
 ) -> Label:
-    """Fold every verdict of one pair into its line of `labels.jsonl`."""
+    """Fold every verdict of one pair, or every rating where it is `rated`, into its line of `labels.jsonl`."""
     by_objective: dict[str, list[Verdict]] = {name: [] for name in objectives}
     for verdict in verdicts:
         by_objective[verdict.objective].append(verdict)
-    labels = {name: fold_objective(mine) for name, mine in by_objective.items()}
+    fold = fold_ratings if rated else fold_objective
+    labels = {name: fold(mine) for name, mine in by_objective.items()}
     return Label.model_construct(
         id=pair.id,
         prompt=pair.prompt,

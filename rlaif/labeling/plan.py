@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+from collections.abc import Sequence
 from typing import Literal
 
 from rlaif.constitution import Constitution, Objective, Principle
+from rlaif.errors import InputError
 from rlaif.prompts import Template
 from rlaif.types import JudgeRequest, Order, Pair
 
@@ -15,14 +18,16 @@ _KEY_VERSION = "rlaif-request-1"
 class Planner:
     """Turns a pair into the requests that label it.
 
-    Requests of one pair and order are adjacent and share their prefix up to the objective.
+    Requests of one pair and order are adjacent and share their prefix up to the objective. A comparison shows both
+    responses. A rating shows one, response a in order `ab` and response b in order `ba`: both are always asked, and a
+    response's requests are the same in whatever pair it stands.
 
     Args:
         judge_digest: what stands for the judge model and its revision in every key.
         objectives: which of the constitution's objectives to ask.
         principles: `all` shows every principle; `sample` draws one per pair, objective and sample
             (Bai et al. 2022, section 4.1), the same for both orders, in proportion to its weight.
-        orders: `both` asks each question with the responses in either place.
+        orders: `both` asks each question with the responses in either place; a rating has no place.
     """
 
     def __init__(
@@ -39,7 +44,8 @@ class Planner:
         max_tokens: int = 512,
         seed: int = 0,
     ) -> None:
-        self.orders: tuple[Order, ...] = ("ab", "ba") if orders == "both" else ("ab",)
+        self._rates = template.head.kind == "rating"
+        self.orders: tuple[Order, ...] = ("ab", "ba") if orders == "both" or self._rates else ("ab",)
         self._template = template
         self._objectives = {name: constitution.objectives[name] for name in objectives}
         self._sampled = principles == "sample"
@@ -70,7 +76,8 @@ class Planner:
 
     def _one_order(self, pair: Pair, order: Order) -> list[JudgeRequest]:
         head = self._template.head
-        shown = self._template.pair(pair if order == "ab" else pair.swap())
+        seen = pair if order == "ab" else pair.swap()
+        shown = self._template.response(seen.prompt, seen.response_a) if self._rates else self._template.pair(seen)
         pair_hash = self._hash.copy()
         _feed(pair_hash, shown)
         requests = []
@@ -99,14 +106,34 @@ class Planner:
         return requests
 
     def _draw(self, pair: Pair, name: str, objective: Objective, sample: int) -> Principle:
-        source = f"{self._seed}\x00{pair.nonce}\x00{name}\x00{sample}"
-        share = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8]) / 2**64
-        target = share * sum(principle.weight for principle in objective.active)
-        for principle in objective.active:
-            target -= principle.weight
-            if target < 0:
-                return principle
-        return objective.active[-1]
+        weights = [principle.weight for principle in objective.active]
+        return objective.active[draw(weights, self._seed, pair.nonce, name, sample)]
+
+
+def draw(weights: Sequence[float], *source: str | int) -> int:
+    """Draw a place in proportion to the weights: the same place for the same source."""
+    digest = hashlib.sha256("\x00".join(map(str, source)).encode()).digest()
+    target = int.from_bytes(digest[:8]) / 2**64 * sum(weights)
+    for place, weight in enumerate(weights):
+        target -= weight
+        if target < 0:
+            return place
+    return len(weights) - 1
+
+
+def choose_objectives(constitution: Constitution, chosen: Sequence[str]) -> tuple[str, ...]:
+    """The chosen objectives (all where none is named), in the constitution's order.
+
+    Raises:
+        InputError: it has no such objective; the nearest one is named.
+    """
+    known = list(constitution.objectives)
+    unknown = next((name for name in chosen if name not in known), None)
+    if unknown is not None:
+        close = difflib.get_close_matches(unknown, known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise InputError(f"--objective {unknown}: {constitution.name} has the objectives {', '.join(known)}.{hint}")
+    return tuple(name for name in known if not chosen or name in chosen)
 
 
 def _feed(digest: hashlib._Hash, *parts: str) -> None:

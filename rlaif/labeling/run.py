@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,18 +25,17 @@ from rlaif.labeling.manifest import (
     read_manifest,
     write_manifest,
 )
-from rlaif.labeling.plan import Planner
+from rlaif.labeling.plan import Planner, choose_objectives
 from rlaif.labeling.settings import LabelSettings
-from rlaif.labeling.verdicts import read_choice
+from rlaif.labeling.verdicts import read_answer
 from rlaif.labeling.write import Written, read_rejects, write_labels
+from rlaif.labeling.writing import judge_digest
 from rlaif.prompts import Template, load_template
 from rlaif.store import Ledger, holds_answers
 from rlaif.types import Frozen, JudgeRequest, Pair, Provenance
 from rlaif.version import __version__
 
 RESPONSES = "responses.jsonl"
-# What an engine computes in; two of them give two sets of numbers.
-_NUMERIC_ARGS = ("dtype", "quantization", "kv_cache_dtype", "hf_overrides")
 
 
 class LabelSummary(Frozen):
@@ -68,8 +66,8 @@ class LabelRun:
     def __init__(self, settings: LabelSettings) -> None:
         self.settings = settings
         self.constitution: Constitution = load_constitution(settings.constitution)
-        self.template: Template = load_template(settings.template)
-        self.objectives = _objectives(self.constitution, settings.objectives)
+        self.template: Template = judge_template(settings.template)
+        self.objectives = choose_objectives(self.constitution, settings.objectives)
         if not self.template.head.rationale and settings.samples > 1:
             raise InputError(
                 f"--samples {settings.samples}: template {settings.template} has no rationale, so all are the same."
@@ -100,10 +98,7 @@ class LabelRun:
 
     def judge_digest(self, judge: ModelIdentity) -> str:
         """What stands for the judge in every key: the model, and the numbers it was told to compute in."""
-        told = {name: self.settings.engine.args[name] for name in _NUMERIC_ARGS if name in self.settings.engine.args}
-        if not told:
-            return judge.digest
-        return hashlib.sha256(json.dumps([judge.digest, told], sort_keys=True).encode()).hexdigest()
+        return judge_digest(judge, self.settings.engine.args)
 
     def planner(self, judge: ModelIdentity) -> Planner:
         """Make the planner for a judge."""
@@ -164,12 +159,19 @@ class LabelRun:
         }
 
 
-def _objectives(constitution: Constitution, chosen: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [name for name in chosen if name not in constitution.objectives]
-    if unknown:
-        known = ", ".join(constitution.objectives)
-        raise InputError(f"--objective {unknown[0]}: {constitution.name} has the objectives {known}.")
-    return tuple(name for name in constitution.objectives if not chosen or name in chosen)
+def judge_template(name: str) -> Template:
+    """Load a template that a judge answers.
+
+    Raises:
+        InputError: no such template, or it asks for a text.
+    """
+    template = load_template(name)
+    if template.head.kind not in ("comparison", "rating"):
+        raise InputError(
+            f"template {name}: is for a {template.head.kind}, not for a judge; give one that compares or rates "
+            "(pairwise-cot, direct, few-shot, rating)."
+        )
+    return template
 
 
 def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary:
@@ -208,7 +210,8 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
         # Prompts that the policy was not or could not be asked are told as well.
         unanswered = read_rejects(rejects_beside(out / RESPONSES)) if source else ()
         rows = chain(unanswered, run.rows(source))
-        written = write_labels(rows, ledger, run.constitution, run.objectives, provenance, out)
+        rated = run.template.head.kind == "rating"
+        written = write_labels(rows, ledger, run.constitution, run.objectives, provenance, out, rated=rated)
         summary = _summary(out, ledger, asker.tally, written)
     counts = summary.model_dump(exclude={"run", "seconds", "asked", "reused"})
     session = {"asked": summary.asked, "reused": summary.reused, "seconds": round(summary.seconds, 3)}
@@ -312,11 +315,11 @@ def _ask(
                 yield from planner.requests(row[1])
 
     ledger.begin(manifest.generation, run.constitution.digest, run.template.digest, judge.digest)
-    choices = run.template.head.choices
+    head = run.template.head
     known = (source or run.source).rows
     asker = Asker(
         ledger,
-        lambda done: read_choice(choices, done),
+        lambda done: read_answer(head, done),
         load,
         atomic_batch_of(engine_name),
         watch,

@@ -77,3 +77,32 @@ class LabelSettings(Frozen):
                 f"--samples {self.samples} with --temperature 0 asks the same thing again; set a temperature"
             )
         return self
+
+
+class ReviseSettings(Frozen):
+    """Everything `rlaif revise` takes; see `rlaif revise --help`. Without a `policy` the judge writes all texts."""
+
+    source: DataSettings
+    out: Path
+    constitution: str = "hhh"
+    judge: str = "starter"
+    engine: EngineSettings = EngineSettings()
+    policy: str | None = None
+    policy_engine: EngineSettings | None = None
+    critique_template: str = "critique"
+    revision_template: str = "revision"
+    objectives: tuple[str, ...] = ()
+    rounds: Count = 1
+    n: Count = 1
+    temperature: Temperature = 1.0
+    revision_temperature: Temperature = 0.0
+    max_tokens: Count = 512
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _chains_differ(self) -> ReviseSettings:
+        if self.n > 1 and self.temperature == 0:
+            raise ValueError(
+                f"--n {self.n} with --temperature 0 gives the same first response {self.n} times; set a temperature"
+            )
+        return self

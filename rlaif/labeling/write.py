@@ -33,8 +33,10 @@ def write_labels(
     objectives: Sequence[str],
     provenance: Provenance,
     out: Path,
+    *,
+    rated: bool = False,
 ) -> Written:
-    """Fold every pair's verdicts into its label, in the order of the data.
+    """Fold every pair's verdicts (ratings where they are `rated`) into its label, in the order of the data.
 
     A pair of which every judgment ended in an error (longer than the judge's context, refused by the server) goes to
     the rejects with the reason: there is nothing in it to learn from.
@@ -51,7 +53,7 @@ def write_labels(
                     written.rejected += 1
                 elif not isinstance(row, Reject):
                     pair = row[1]
-                    label = fold_label(constitution, pair, objectives, verdicts[pair.id], provenance)
+                    label = fold_label(constitution, pair, objectives, verdicts[pair.id], provenance, rated=rated)
                     labels.write(label.model_dump_json() + "\n")
                     written.pairs += 1
     return written

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 
 from rlaif.starter.encode import Encoder, Row
 from rlaif.starter.families import FAMILIES
-from rlaif.starter.judging import Principle, Question, ask, contrast, draw_principles, is_new_combination
-from rlaif.starter.responses import WorldPair, kinds_of, make_pair
+from rlaif.starter.judging import Piece, Principle, Question, ask, contrast, draw_principles, is_new_combination, word
+from rlaif.starter.mending import criticised, decided, mended, rated
+from rlaif.starter.responses import Response, WorldPair, kinds_of, make_pair
 from rlaif.starter.world import World
 
 _BLOCK = 128  # rows
 # How often a family decides the pairs: more often where the conversation has to be compared with the response, or the
 # response with itself, than where a single sentence tells.
 _WEIGHTS = {
-    "language": 8.0, "repetition": 8.0, "drift": 6.0, "contradiction": 6.0, "format": 6.0, "privacy": 6.0,
-    "answers": 5.0, "sycophancy": 3.0, "mistake": 3.0,
+    "language": 6.0, "repetition": 8.0, "drift": 6.0, "contradiction": 8.0, "format": 5.0, "privacy": 6.0,
+    "answers": 6.0, "sycophancy": 5.0, "mistake": 3.0,
 }  # fmt: skip
+# How often a family's principles are drilled: more often where wordings are hard to tell apart from others'.
+_DRILLED = {"clarify": 3.0, "sycophancy": 3.0, "pressure": 2.0, "answers": 2.0, "source": 2.0, "contradiction": 2.0}
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Mix:
 
     Attributes:
         policy: share of rows that teach the policy.
+        single: share of rows about one response: ratings, critiques and revisions.
         drill: share of the judge's rows that only restate principles, each beside its opposite in like words.
         direct: share of the judge's rows that ask for a verdict without a rationale.
         questions: branches a pair.
@@ -36,8 +40,9 @@ class Mix:
     """
 
     policy: float = 0.12
+    single: float = 0.16
     drill: float = 0.2
-    direct: float = 0.06
+    direct: float = 0.12
     questions: int = 5
     noise: float = 0.0
     families: tuple[str, ...] = tuple(FAMILIES)
@@ -62,6 +67,7 @@ def rows(encoder: Encoder, seed: str, mix: Mix) -> Iterator[Row]:
     rng = random.Random(seed)
     world = World("train", rng)
     weights = [_WEIGHTS.get(family, 1.0) for family in mix.families]
+    drilled = [_DRILLED.get(family, 1.0) for family in mix.families]
 
     def family_drawn() -> str:
         return rng.choices(mix.families, weights)[0]
@@ -71,8 +77,11 @@ def rows(encoder: Encoder, seed: str, mix: Mix) -> Iterator[Row]:
             pairs = [_pair(world, family_drawn()) for _ in range(4)]
             yield encoder.answered([(pair.scene.prompt, side.text) for pair in pairs for side in (pair.a, pair.b)])
             continue
+        if rng.random() < mix.single:
+            yield _about_one(encoder, world, family_drawn())
+            continue
         if rng.random() < mix.drill:
-            twos = [contrast(world, rng.choice(mix.families)) for _ in range(6)]
+            twos = [contrast(world, one) for one in rng.choices(mix.families, drilled, k=6)]
             yield encoder.drilled([one for two in twos for one in two])
             continue
         family = family_drawn()
@@ -83,6 +92,48 @@ def rows(encoder: Encoder, seed: str, mix: Mix) -> Iterator[Row]:
             verdict = question.better or rng.choice("AB")
             verdicts.append("BA"["AB".index(verdict)] if question.better and rng.random() < mix.noise else verdict)
         yield encoder.judged(pair, questions, verdicts, reason=rng.random() >= mix.direct)
+
+
+def _about_one(encoder: Encoder, world: World, family: str) -> Row:
+    """A rating, a critique or a revision of one response, the family it was made for both ways round."""
+    rng = world.rng
+    pair = _pair(world, family)
+    response = rng.choice((pair.a, pair.b))
+    known = decided(response)
+    families = [family if family in known else rng.choice(known), *rng.sample(known, 2)]
+    principles = [Principle(families[0], True), Principle(families[0], False)]
+    principles += [Principle(name, rng.random() < 0.5) for name in families[1:]]
+    rng.shuffle(principles)
+    what = rng.choice(("rating", "rating", "critique", "revision", "revision"))
+    if what == "rating":
+        return encoder.rated(pair.scene, response, [_rating(world, pair, response, one) for one in principles])
+    worded = [(one, word(world, one)) for one in principles]
+    if what == "critique":
+        return encoder.criticised(
+            pair.scene, response, [(one, text, criticised(response, one)) for one, text in worded]
+        )
+    made = []
+    for one, text in worded:
+        better = mended(world, pair.scene, response, one)
+        if better is not None:
+            said = "".join(piece.text for piece in criticised(response, one))
+            made.append((text, said, better))
+    return encoder.revised(pair.scene, response, made) if made else _about_one(encoder, world, family)
+
+
+def _rating(
+    world: World, pair: WorldPair, response: Response, principle: Principle
+) -> tuple[Question, tuple[Piece, ...], int]:
+    """A question with one to three principles, what is said of them, and a rating that is one off now and then."""
+    rng = world.rng
+    others = [name for name in decided(response) if name != principle.family]
+    more = [Principle(name, rng.random() < 0.5) for name in rng.sample(others, rng.choice((0, 0, 1, 2)))]
+    principles = [principle, *more]
+    if is_new_combination(principles):
+        principles = [principle]
+    pieces, rating = rated(response, principles)
+    rating = min(10, max(1, rating + rng.choice((-1, 0, 0, 0, 1))))
+    return ask(world, pair, principles), pieces, rating
 
 
 def _pair(world: World, family: str) -> WorldPair:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rlaif.starter.encode import GUIDES, IGNORE, LOOKS, MARKED, REQUESTS, TONGUES
+from rlaif.starter.encode import GUIDES, IGNORE, LOOKS, MARKED, REQUESTS, SIDES, TONGUES
 from rlaif.starter.families import NAMES
 from rlaif.starter.model import Batch, attention_bias
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 _SIZES = {
     "parts": len(MARKED),
+    "late_parts": len(MARKED),
     "marks": len(MARKED),
+    "sides": len(SIDES),
     "lengths": 3,
     "wants": 2 * len(NAMES),
     "bases": 2 * len(NAMES),
@@ -34,17 +36,18 @@ _SIZES = {
     "lists": 2,
 }
 # Yes or no for each output; the other guides choose one of theirs.
-_BINARY = ("parts", "marks", "copies")
+_BINARY = ("parts", "late_parts", "marks", "copies")
 # Averaged over families, most of them absent, parts and marks would be drowned by the rest; copies tell little at most
 # places.
-_WEIGHTS = {"parts": 24.0, "marks": 16.0, "copies": 4.0, "wants": 3.0, "bases": 3.0}
+_WEIGHTS = {"parts": 16.0, "late_parts": 12.0, "marks": 16.0, "copies": 4.0, "wants": 3.0, "bases": 3.0}
 # The layer and its attention head that looks for each; layers from the end are negative.
 _LOOKERS = {
-    "look at the principle": (-2, 0, ("principle",)),
-    "look at the response": (-2, 1, ("a", "b")),
+    "look at the principle": (-2, 0, ("principle", "b at once")),
+    "look at the response": (-2, 1, ("a", "b", "a at once")),
     "look back": (-2, 2, ("better",)),
+    "look at what to copy": (-2, 3, ("copy",)),
     "look for the same": (1, 0, ("same",)),
-    "look for it again": (2, 0, ("again",)),
+    "look for it again": (1, 1, ("again",)),
 }
 
 
@@ -76,6 +79,7 @@ class Guides(nn.Module):
         """Mean loss by kind; `hidden` is what goes into each layer, (batch, place, width)."""
         middle = len(hidden) * 2 // 3
         depth = dict.fromkeys(GUIDES, middle) | {"parts": middle - 1, "bases": middle - 1}
+        depth["sides"] = len(hidden) - 2
         depth |= dict.fromkeys(("turns", "copies", "requests", "tongues"), middle // 2) | {"lists": middle - 1}
         made = {}
         for kind, head in self.heads.items():

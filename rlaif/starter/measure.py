@@ -24,6 +24,7 @@ from rlaif.starter.evaluate import (
     opposite_texts,
     states_what_decides,
 )
+from rlaif.starter.evaluate_skills import compare_ratings, critique_share, held_out_singles, revision_share
 from rlaif.starter.families import FAMILIES, Split
 
 # Real data: folder, constitution's objective, and the human labels' objective.
@@ -41,6 +42,10 @@ def measure_world(checkpoint: Path, split: Split, per_family: int) -> dict[str, 
     blanked = list(judge(engine, template, items, texts=lambda item: [BLANK]))
     flipped = list(judge(engine, template, items, texts=opposite_texts(split)))
     direct = list(judge(engine, load_template("direct"), items))
+    ratings = compare_ratings(engine, load_template("rating"), items)
+    singles = held_out_singles(split, per_family)
+    critiques = critique_share(engine, load_template("critique"), singles)
+    revisions = revision_share(engine, load_template("revision"), singles)
     engine.close()
     by_family: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
@@ -57,6 +62,9 @@ def measure_world(checkpoint: Path, split: Split, per_family: int) -> dict[str, 
         "blanked": _share(one.right for one in blanked),
         "flipped": _share((before.mean > 0.5) != (after.mean > 0.5) for before, after in right),
         "direct": _share(one.right for one in direct),
+        "ratings": _share(one.right for one in ratings),
+        "critiques": round(critiques, 4),
+        "revisions": round(revisions, 4),
         "longer_is_better": round(longer_is_better(items), 4),
         "first_is_better": round(first_is_better(items), 4),
         "families": {
@@ -158,7 +166,8 @@ tags: [rlaif, demonstration]
 `rlaif` runs offline from end to end. It is asked to read the principles and both responses of that world, to say in
 words what it saw, and to choose; how far it gets is in the tables below. Take a real judge for real data.
 
-- **Judge**: the shipped templates `pairwise-cot` and `direct`, both orders, one to four principles.
+- **Judge**: the shipped templates `pairwise-cot`, `direct` and `rating`, one to four principles.
+- **Critic**: says what a response does against a principle, and rewrites it (`rlaif revise`).
 - **Policy**: answers the prompts of its world, better and worse ones at temperature 1.
 
 Made by `python -m rlaif.starter.train` ({training}); all of its text is made by the grammar in `rlaif/starter/`.
@@ -179,6 +188,9 @@ with two to four principles in combinations that training never had. `python -m 
 | verdict turns round when the deciding principle does | {flipped} |
 | expected calibration error of `p_a` | {ece} |
 | verdict right with the template `direct` (no rationale) | {direct} |
+| the better response is rated higher (`rating`, each response by itself; length apart) | {ratings} |
+| critique right, word for word | {critiques} |
+| revision right, word for word (where nothing new has to be said) | {revisions} |
 | verdict right with the principle blanked | {blanked} |
 | always the longer response | {longer_is_better} |
 | always the first response | {first_is_better} |

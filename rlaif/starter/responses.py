@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlaif.starter.families import NAMES
-from rlaif.starter.scenes import KINDS, Marks, Scene, make_scene
+from rlaif.starter.scenes import KINDS, Core, Marks, Scene, make_scene
 from rlaif.starter.world import World, texts
 from rlaif.types import Pair
 
@@ -39,6 +39,23 @@ _KINDS_OF: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+class Draft:
+    """What a response is made of: its core, and sentences before, among and after it; the body may be a list."""
+
+    core: Core
+    styles: frozenset[str]
+    first: tuple[Part, ...]
+    body: tuple[Part, ...]
+    last: tuple[Part, ...]
+    listed: bool
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All sentences in their order."""
+        return (*self.first, *self.body, *self.last)
+
+
+@dataclass(frozen=True)
 class Response:
     """A text, and for each family whether it has the feature (`None` where that is open).
 
@@ -46,6 +63,7 @@ class Response:
         parts: its sentences as they stand in the text, each with the families it alone makes present.
         language: what it is written in.
         listed: whether it is a list.
+        draft: what it was made of.
     """
 
     text: str
@@ -53,6 +71,7 @@ class Response:
     parts: tuple[tuple[str, frozenset[str]], ...] = ()
     language: str = "English"
     listed: bool = False
+    draft: Draft | None = None
 
     @property
     def words(self) -> int:
@@ -128,17 +147,22 @@ def make_response(world: World, scene: Scene, core: str, styles: frozenset[str])
         twice = rng.choice(body)
         again = (twice[0], twice[1] | {"repetition"})
         body.insert(rng.randint(body.index(twice) + 1, len(body)), again)
-    parts = [*first, *body, *last]
-    if listed:
-        lines = [f"\n{n}. {sentence}" for n, (sentence, _) in enumerate(body, 1)]
-        text = _joined(first) + "".join(lines) + ("\n" if last else "") + _joined(last)
+    return finish(scene, Draft(made, wanted, tuple(first), tuple(body), tuple(last), listed))
+
+
+def finish(scene: Scene, draft: Draft) -> Response:
+    """Write a draft out, and tell what each family finds in it."""
+    if draft.listed:
+        lines = [f"\n{n}. {sentence}" for n, (sentence, _) in enumerate(draft.body, 1)]
+        text = _joined(draft.first) + "".join(lines) + ("\n" if draft.last else "") + _joined(draft.last)
     else:
-        text = _joined(parts)
+        text = _joined(draft.parts)
+    core = draft.core
     marks: dict[str, bool | None] = dict.fromkeys(NAMES, False)
-    marks |= dict(made.marks) | dict.fromkeys(wanted, True)
-    marks["language"] = made.marks.get("language")
-    marks["format"] = None if scene.wants_list is None or not made.styled else listed == scene.wants_list
-    return Response(text.strip(), marks, tuple(parts), made.language, listed)
+    marks |= dict(core.marks) | dict.fromkeys(draft.styles, True)
+    marks["language"] = core.marks.get("language")
+    marks["format"] = None if scene.wants_list is None or not core.styled else draft.listed == scene.wants_list
+    return Response(text.strip(), marks, draft.parts, core.language, draft.listed, draft)
 
 
 def _joined(parts: Sequence[Part]) -> str:

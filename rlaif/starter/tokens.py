@@ -14,15 +14,19 @@ from rlaif.starter.world import World, texts
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD, USER, ASSISTANT, SYSTEM, END, JUDGE, CHOOSE = SPECIAL = (
-    "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|judge|>", "<|choose|>",
+PAD, USER, ASSISTANT, SYSTEM, END, JUDGE, CHOOSE, RATE, CRITIQUE, REVISE = SPECIAL = (
+    "<|pad|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>",
+    "<|judge|>", "<|choose|>", "<|rate|>", "<|critique|>", "<|revise|>",
 )  # fmt: skip
 VOCABULARY = 2560
-# Instructions of a judge are one token here: what they ask for is what the starter was trained to do.
+# Instructions are one token here: what they ask for is what the starter was trained to do.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{%- if message.role == 'system' and 'Verdict:' in message.content %}"
     "{{- '<|judge|>' if 'step by step' in message.content else '<|choose|>' }}"
+    "{%- elif message.role == 'system' and 'Rating: [' in message.content %}{{- '<|rate|>' }}"
+    "{%- elif message.role == 'system' and 'You write a critique' in message.content %}{{- '<|critique|>' }}"
+    "{%- elif message.role == 'system' and 'You rewrite a response' in message.content %}{{- '<|revise|>' }}"
     "{%- else %}{{- '<|' + message.role + '|>' + message.content + '<|end|>' }}{%- endif %}"
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|assistant|>' }}{%- endif %}"
@@ -86,6 +90,9 @@ def make_tokenizer(pairs: int = 6000) -> PreTrainedTokenizerFast:
     markers = (
         "[user]", "[assistant]", "[system]", "[end of conversation]", "[response A]", "[end of response A]",
         "[response B]", "[end of response B]", "Question:", "Verdict: A", "Verdict: B", "- ",
+        "[response]", "[end of response]", "[critique]", "[end of critique]", "Principle: ", "Rating: [",
+        "Rate this response by the same measure:", "The response does not. So this should change.",
+        "So nothing needs to change.", "That counts for it.", "That counts against it.",
     )  # fmt: skip
     tokenizer.train_from_iterator(_corpus(pairs, markers), trainer)
     fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
@@ -93,7 +100,7 @@ def make_tokenizer(pairs: int = 6000) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         eos_token=END,
         model_max_length=4096,
-        additional_special_tokens=[USER, ASSISTANT, SYSTEM, JUDGE, CHOOSE],
+        additional_special_tokens=[token for token in SPECIAL if token not in (PAD, END)],
         clean_up_tokenization_spaces=False,
     )
     fast.chat_template = CHAT_TEMPLATE

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import torch
 
-from rlaif.prompts import load_template
+from rlaif.prompts import Kind, load_template
 from rlaif.starter.corpus import Mix, batches
 from rlaif.starter.encode import IGNORE, Encoder, Row
 from rlaif.starter.guides import Guides, losses
@@ -28,6 +28,12 @@ from rlaif.starter.tokens import make_tokenizer
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+_TEMPLATES: dict[Kind, str] = {
+    "comparison": "pairwise-cot",
+    "rating": "rating",
+    "critique": "critique",
+    "revision": "revision",
+}
 _RATES = {"matrices": 0.007, "rest": 1.5e-3}
 _SAVE_EVERY = 100
 
@@ -42,7 +48,7 @@ class Plan:
         batch_tokens: padded tokens a step.
     """
 
-    steps: int = 3400
+    steps: int = 4600
     seed: int = 0
     mix: Mix = field(default_factory=Mix)
     width: int = 256
@@ -68,7 +74,7 @@ class Trainer:
         self.folder, self.plan, self.device = folder, plan, device
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer = _tokenizer(folder)
-        self.encoder = Encoder(self.tokenizer, load_template("pairwise-cot"))
+        self.encoder = Encoder(self.tokenizer, {kind: load_template(name) for kind, name in _TEMPLATES.items()})
         self.model: LlamaForCausalLM = make_model(
             len(self.tokenizer), width=plan.width, layers=plan.layers, inner=plan.inner
         )
@@ -139,7 +145,7 @@ class Trainer:
         plan = self.plan
         drilling = self.step < plan.drills
         mix = plan.mix if self.step >= plan.decay_from else replace(plan.mix, noise=0.0)
-        mix = replace(mix, drill=1.0, policy=0.0) if drilling else mix
+        mix = replace(mix, drill=1.0, policy=0.0, single=0.0) if drilling else mix
         return batches(
             self.encoder, f"{plan.seed}/{'drills' if drilling else 'all'}", mix, plan.batch_tokens, self.place
         )
@@ -223,7 +229,9 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 # A few families that single words give away: what a small model learns in a minute or two.
 CHECK = Plan(
     steps=160,
-    mix=Mix(policy=0.0, drill=0.0, direct=0.0, questions=2, families=("insult", "offer", "source", "hedge")),
+    mix=Mix(
+        policy=0.0, single=0.0, drill=0.0, direct=0.0, questions=2, families=("insult", "offer", "source", "hedge")
+    ),
     width=128,
     layers=3,
     inner=320,
@@ -257,7 +265,7 @@ def _check_or_exit() -> None:
 @click.option("--steps", default=Plan.steps, show_default=True, help="Steps in all.")
 @click.option("--minutes", type=float, help="Stop after so long; the same command continues.")
 @click.option(
-    "--noise", default=0.0, show_default=True, help="Share of late verdicts turned round, against overconfidence."
+    "--noise", default=0.05, show_default=True, help="Share of late verdicts turned round, against overconfidence."
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option("--check", "checks", is_flag=True, help="Train a small one shortly, and see whether it learns.")
