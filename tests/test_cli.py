@@ -27,6 +27,9 @@ def leaf_commands() -> list[tuple[str, ...]]:
         ("constitution", "show"),
         ("constitution", "diff"),
         ("constitution", "test"),
+        ("constitution", "new"),
+        ("constitution", "set"),
+        ("constitution", "schema"),
         ("prompt", "show"),
     ]
 
