@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VLLM_BIN := .venv-vllm/bin
 DEMO := demo
 
-.PHONY: demo test lint types tests vllm-test clean
+.PHONY: demo test lint types tests vllm-test browser-test clean
 
 $(BIN)/.installed: pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("rlaif needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
@@ -20,7 +20,7 @@ demo: $(BIN)/.installed
 	@echo '== Labels: 300 pairs, three objectives, both orders =='
 	$(BIN)/rlaif label examples/pairs.jsonl --engine transformers --out $(DEMO)/run
 	@echo '== Against the reference labels, which follow from how the pairs were made =='
-	$(BIN)/python examples/agreement.py $(DEMO)/run examples/reference.jsonl
+	$(BIN)/rlaif compare $(DEMO)/run examples/reference.jsonl --ties drop --html $(DEMO)/compare.html
 	@echo '== One pair, with its rationales =='
 	$(BIN)/rlaif show $(DEMO)/run world-000
 	@echo '== A principle turned into its opposite: only what shows it is asked again =='
@@ -30,7 +30,7 @@ demo: $(BIN)/.installed
 	$(BIN)/rlaif constitution diff hhh $(DEMO)/mine.yaml $(DEMO)/before.jsonl $(DEMO)/run
 	@echo '== Prompts answered by a policy, and the answers labelled =='
 	$(BIN)/rlaif label examples/prompts.jsonl --policy starter --engine transformers --limit 20 --out $(DEMO)/from-prompts
-	@echo 'Labels: $(DEMO)/run/labels.jsonl   Judgments: $(DEMO)/run/judgments.db   Settings and counts: $(DEMO)/run/manifest.json'
+	@echo 'Labels: $(DEMO)/run/labels.jsonl   Judgments: $(DEMO)/run/judgments.db   Settings and counts: $(DEMO)/run/manifest.json   Report: $(DEMO)/compare.html'
 
 test: lint types tests
 
@@ -55,6 +55,10 @@ tests: $(BIN)/.installed
 
 vllm-test: .venv-vllm/.installed
 	$(VLLM_BIN)/python -m pytest -o addopts='-ra --strict-markers' tests/vllm
+
+browser-test: $(BIN)/.installed
+	@command -v chromium >/dev/null || { echo 'The browser tests drive Chromium; install it, on Debian: apt-get install chromium'; exit 1; }
+	$(BIN)/python -m pytest -o addopts='-ra --strict-markers' tests/browser
 
 clean:
 	rm -rf $(VENV) .venv-vllm $(DEMO) build dist

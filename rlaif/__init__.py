@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from rlaif.version import __version__
 
 if TYPE_CHECKING:
+    from rlaif.agreement.compare import compare
+    from rlaif.agreement.results import Comparison
     from rlaif.constitution import Constitution, load_constitution
     from rlaif.errors import InputError, RlaifError, RunError
     from rlaif.labeling.api import check_constitution, generate, label, revise
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from rlaif.types import Label, Message, Pair
 
 _HOME = {
+    "compare": "rlaif.agreement.compare",
+    "Comparison": "rlaif.agreement.results",
     "Constitution": "rlaif.constitution",
     "load_constitution": "rlaif.constitution",
     "InputError": "rlaif.errors",
@@ -41,6 +45,7 @@ _HOME = {
 
 __all__ = [
     "CasesReport",
+    "Comparison",
     "Constitution",
     "GenerateSummary",
     "InputError",
@@ -53,6 +58,7 @@ __all__ = [
     "RunError",
     "__version__",
     "check_constitution",
+    "compare",
     "generate",
     "label",
     "load_constitution",

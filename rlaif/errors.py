@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class RlaifError(Exception):
     """An error a user can act on; `exit_code` is what the command ends with."""
@@ -21,3 +24,9 @@ class RunError(RlaifError):
 
 class Interrupted(RunError):
     """Ctrl-C or a termination signal; what was answered is kept."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown word: ` Did you mean 'weight'?`, or nothing where no known word is near."""
+    close = difflib.get_close_matches(word[:64], list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -25,13 +25,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from jinja2 import StrictUndefined, TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError
 from pydantic import StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from rlaif.errors import InputError
+from rlaif.prompts_sandbox import Sandbox, TooMuch
 from rlaif.shipped import find_shipped
 from rlaif.types import Frozen, Message, Pair, nonce_of
 
@@ -137,11 +137,9 @@ class Template:
         self.digest = hashlib.sha256(source.encode()).hexdigest()
         head, body, self._offset = _split_head(source, place)
         self.head = head
-        environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
-        )
+        self._sandbox = Sandbox()
         try:
-            self._template = environment.from_string(body)
+            self._template = self._sandbox.from_string(body)
         except TemplateSyntaxError as error:
             raise InputError(
                 f"{place}:{error.lineno + self._offset}: {error.message}; fix the jinja2 syntax."
@@ -210,8 +208,11 @@ class Template:
 
     def _render(self, block: str, values: dict[str, Any]) -> str:
         try:
-            context = self._template.new_context(values)
-            return "".join(self._template.blocks[block](context)).strip()
+            with self._sandbox.rendering(values):
+                context = self._template.new_context(values)
+                return "".join(self._template.blocks[block](context)).strip()
+        except TooMuch as error:
+            raise InputError(f"{self.place}:{self._line_of(error)}: block {block}: {error}.") from None
         except Exception as error:
             fact = str(error).rstrip(".") or type(error).__name__
             raise InputError(f"{self.place}:{self._line_of(error)}: block {block}: {fact}; {_known(block)}") from None

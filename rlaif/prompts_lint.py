@@ -6,7 +6,6 @@ again, in both orders. `CODES` lists what is looked for.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,16 +13,16 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from jinja2 import TemplateSyntaxError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
 from rlaif.characters import hidden_characters
-from rlaif.errors import InputError
+from rlaif.errors import InputError, nearest
 from rlaif.findings import Finding, Place, Severity, found, ordered
 from rlaif.prompts import BLOCKS, Template, TemplateHead, neutral_control
 from rlaif.prompts_probe import QUOTED, probes
+from rlaif.prompts_sandbox import Sandbox
 from rlaif.shipped import find_shipped
 
 MAX_BYTES = 2**18
@@ -115,7 +114,7 @@ class _Linter:
         self.head_text = match.group(1) if match else None
         self.body = source[match.end() :] if match else source
         self.offset = source[: match.end()].count("\n") if match else 0
-        self.environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        self.environment = Sandbox()
 
     def findings(self) -> list[Finding]:
         """All of them; what needs a sound template is asked of one only."""
@@ -196,7 +195,7 @@ class _Linter:
         key = str(error["loc"][0]) if error["loc"] else ""
         known = list(TemplateHead.model_fields)
         if error["type"] == "extra_forbidden":
-            hint = _nearest(key, known)
+            hint = nearest(key, known)
             return self._of_head("unknown-key", key, f"unknown key {key}; known keys are {', '.join(known)}.{hint}")
         where = ".".join(map(str, error["loc"])) or "all of it"
         return self._of_head("head", key, f"head, {where}: {error['msg']}.")
@@ -218,7 +217,7 @@ class _Linter:
         for block in outer:
             if block.name not in known:
                 fact = f"block {block.name} is never shown; a {head.kind} has {', '.join(known)}."
-                yield self._at("unknown-block", block.lineno, fact + _nearest(block.name, list(known)))
+                yield self._at("unknown-block", block.lineno, fact + nearest(block.name, list(known)))
         yield from self._outside(tree)
         for node in tree.find_all((nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)):
             fact = f"{type(node).__name__.lower()} takes text from another file; write it into this one."
@@ -255,7 +254,7 @@ class _Linter:
             lines = [node.lineno for node in names if node.name == name]
             gives = f"block {block.name} is given {', '.join(sorted(known)) or 'nothing'}"
             for line in dict.fromkeys(lines):
-                fact = f"{name!r} is undefined; {gives}.{_nearest(name, sorted(known))}"
+                fact = f"{name!r} is undefined; {gives}.{nearest(name, sorted(known))}"
                 yield self._at("undefined-variable", line, fact)
         used = {node.name for node in names}
         for name in given:
@@ -343,8 +342,3 @@ def _uses(node: nodes.Node, names: tuple[str, ...], place: str | None) -> Iterat
 
 def _bare(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word[:64], known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

@@ -8,6 +8,7 @@ asks only what an edit touched.
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Where the judge runs (default: auto).",
     )
     group.addoption(
+        "--constitution-engine-arg",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="An engine's own option, as in rlaif constitution test --engine-arg; repeatable.",
+    )
+    group.addoption(
+        "--constitution-concurrency",
+        type=int,
+        default=128,
+        metavar="N",
+        help="Requests in flight to a server (default: 128).",
+    )
+    group.addoption(
+        "--constitution-max-tokens",
+        type=int,
+        default=512,
+        metavar="N",
+        help="Longest rationale; a judge that thinks first needs more (default: 512).",
+    )
+    group.addoption(
         "--constitution-threshold",
         type=float,
         default=0.5,
@@ -80,6 +102,12 @@ def pytest_configure(config: pytest.Config) -> None:
     from rlaif.shipped import find_shipped
 
     option = config.getoption
+    args = {}
+    for given in option("--constitution-engine-arg"):
+        name, equals, value = given.partition("=")
+        if not (name and equals):
+            raise pytest.UsageError(f"--constitution-engine-arg {given}: expected NAME=VALUE, as in dtype=float32.")
+        args[name.strip().replace("-", "_")] = value
     try:
         paths = {find_shipped("constitutions", name, ".yaml").resolve(): name for name in named}
         settings = case_settings(
@@ -90,10 +118,19 @@ def pytest_configure(config: pytest.Config) -> None:
             template=option("--constitution-template"),
             threshold=option("--constitution-threshold"),
             cache=option("--constitution-cache"),
+            concurrency=option("--constitution-concurrency"),
+            max_tokens=option("--constitution-max-tokens"),
+            engine_args=args,
         )
     except InputError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(_in_these_options(str(error))) from None
     config.pluginmanager.register(CasesPlugin(config, paths, settings), _NAME)
+
+
+def _in_these_options(text: str) -> str:
+    """A message of `rlaif constitution test`, with the options named as they are here."""
+    names = "judge|engine|engine-arg|base-url|template|threshold|cache|concurrency|max-tokens"
+    return re.sub(rf"(?<![\w-])--(?=(?:{names})(?![\w-]))", "--constitution-", text)
 
 
 class CaseFailed(Exception):
@@ -262,7 +299,9 @@ class CaseItem(pytest.Item):
         """The reason, without a traceback through this file."""
         from rlaif.errors import RlaifError
 
-        if isinstance(excinfo.value, CaseFailed | RlaifError):
+        if isinstance(excinfo.value, RlaifError):
+            return _in_these_options(str(excinfo.value))
+        if isinstance(excinfo.value, CaseFailed):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 

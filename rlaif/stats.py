@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share: honest for few trials and for shares near 0 and 1.
 
     Of no trials nothing is known: the interval is (0, 1).

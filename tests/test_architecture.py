@@ -25,18 +25,22 @@ MODULES = {
 LAYERS = (
     ("rlaif.version", "rlaif.errors"),
     ("rlaif.types", "rlaif.characters", "rlaif.stats", "rlaif.shipped", "rlaif.files", "rlaif.starter"),
-    ("rlaif.findings",),
+    ("rlaif.findings", "rlaif.prompts_sandbox"),
     ("rlaif.data", "rlaif.constitution", "rlaif.store", "rlaif.prompts"),
     ("rlaif.prompts_probe", "rlaif.prompts_lint"),
     ("rlaif.engines",),
     ("rlaif.labeling",),
-    ("rlaif.starter.*",),
+    ("rlaif.starter.*", "rlaif.agreement"),
+    ("rlaif.report", "rlaif.review"),
     ("rlaif.cli", "rlaif.pytest_plugin", "rlaif", "rlaif.__main__"),
 )
 # Packages of one layer that know nothing of each other.
 SIBLINGS = ("rlaif.data", "rlaif.constitution", "rlaif.store", "rlaif.prompts")
 
-HEAVY = frozenset({"torch", "transformers", "vllm", "datasets", "aiohttp", "rich", "pandas", "pyarrow", "numpy"})
+HEAVY = frozenset(
+    {"torch", "transformers", "vllm", "datasets", "aiohttp", "rich", "pandas", "pyarrow", "numpy", "scipy"}
+    | {"matplotlib", "starlette", "uvicorn", "nh3", "markdown_it"}
+)
 # These stand for one heavy package each, and are themselves imported only inside functions, or by each other.
 LAZY: dict[str, set[str]] = {
     "rlaif.engines.transformers": {"torch", "transformers"},
@@ -48,6 +52,33 @@ LAZY: dict[str, set[str]] = {
     "rlaif.starter.model": {"torch", "transformers"},
     "rlaif.starter.guides": {"torch"},
     "rlaif.starter.train": {"torch"},
+    # The page on which people label.
+    "rlaif.review.app": {"starlette"},
+    "rlaif.review.markdown": {"markdown_it", "nh3"},
+    "rlaif.review.serve": set(),
+    # What rlaif select computes.
+    "rlaif.agreement.diversity": {"numpy"},
+    "rlaif.agreement.embedding": {"numpy"},
+    "rlaif.agreement.select": {"numpy"},
+    "rlaif.agreement.select_input": set(),
+    "rlaif.agreement.worth": {"numpy"},
+    # Columns and the statistics of agreement.
+    "rlaif.agreement.alt_test": {"numpy"},
+    "rlaif.agreement.bootstrap": {"numpy"},
+    "rlaif.agreement.calibration": {"numpy"},
+    "rlaif.agreement.metrics": {"numpy"},
+    "rlaif.agreement.ppi": {"numpy"},
+    "rlaif.agreement.regression": {"numpy"},
+    "rlaif.agreement.align": {"numpy"},
+    "rlaif.agreement.bias": {"numpy"},
+    "rlaif.agreement.compare": {"numpy"},
+    "rlaif.agreement.disagreements": set(),
+    "rlaif.agreement.judges": {"numpy"},
+    "rlaif.agreement.ledger": {"numpy"},
+    "rlaif.agreement.objective": {"numpy"},
+    "rlaif.agreement.people": {"numpy"},
+    "rlaif.agreement.table": {"numpy"},
+    "rlaif.agreement.texts": {"numpy"},
 }
 
 

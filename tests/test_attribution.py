@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rlaif.cli.principles_report import principles_shown
 from rlaif.constitution import load_constitution
 from rlaif.labeling.attribution import (
     Conflict,
@@ -237,6 +238,12 @@ def test_an_estimate_is_made_of_what_could_be_read() -> None:
     assert [(one.principle, one.other_principle, one.opposed, one.both) for one in report.conflicts] == [
         ("answers", "right-amount", 1, 1)
     ]
+
+
+def test_where_no_rationale_leans_on_a_principle_there_is_no_table() -> None:
+    report = estimate_from_rationales(lambda: (), {}, ())
+    *_, last = principles_shown("run", report)
+    assert last == "a principle was found for 0 of 0 judgments that took a side"
 
 
 def test_a_side_is_taken_from_the_margin_on() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rlaif import load_constitution
 from rlaif.cli.main import cli
 from tests.conftest import Cli, environment, made_pairs, write_lines
 from tests.stub_server import RunningStub
@@ -23,6 +24,9 @@ def leaf_commands() -> list[tuple[str, ...]]:
         ("label",),
         ("generate",),
         ("revise",),
+        ("select",),
+        ("review",),
+        ("compare",),
         ("show",),
         ("constitution", "show"),
         ("constitution", "diff"),
@@ -122,6 +126,44 @@ def test_prompt_show_prints_what_the_judge_is_sent(stub: RunningStub, rlaif: Cli
     text = rlaif(*arguments[:-1], "--order", "ba", "--objective", "honesty").stdout
     assert "=== honesty, order ba" in text
     assert text.index("Because the wind blows") < text.index("Mostly because the Moon")
+
+
+def test_prompt_show_prints_critiques_and_revisions(rlaif: Cli) -> None:
+    pair = json.loads(EXAMPLES.read_text().splitlines()[0])
+    arguments = ("--pair", EXAMPLES, "--json")
+    critiques = json.loads(rlaif("prompt", "show", "critique", *arguments).stdout)
+    rules = [(name, rule) for name, each in load_constitution("hhh").objectives.items() for rule in each.principles]
+    assert [(row["objective"], row["principle"]) for row in critiques] == [(name, rule.id) for name, rule in rules]
+    for row, (_, rule) in zip(critiques, rules, strict=True):
+        assert pair["response_a"] in row["messages"][-1]["content"]
+        assert row["messages"][-1]["content"].endswith(f"Principle: {rule.text}")
+    (other,) = json.loads(
+        rlaif("prompt", "show", "critique", *arguments, "--order", "ba", "--principle", "no-cruelty").stdout
+    )
+    assert pair["response_b"] in other["messages"][-1]["content"]
+    assert pair["response_a"] not in other["messages"][-1]["content"]
+    revision = ("prompt", "show", "revision", "--pair", EXAMPLES, "--principle", "no-cruelty")
+    text = rlaif(*revision, "--critique", "It mocks.").stdout
+    assert "=== revision by no-cruelty (harmlessness)\n--- system\n" in text
+    assert "critique]\nIt mocks.\n[" in text
+    assert "(the judge's critique; give one with --critique)" in rlaif(*revision).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        (("critique", "--principle", "no-cruely"), "Did you mean 'no-cruelty'?"),
+        (("critique", "--critique", "Bad."), "--critique: a critique shows none; leave it out"),
+        (("direct", "--critique", "Bad."), "--critique: a comparison shows none; leave it out"),
+        (("rating", "--principle", "no-cruelty"), "--principle: a rating shows all of an objective; give --objective."),
+        (("revision", "--objective", "honsty"), "Did you mean honesty?"),
+    ],
+)
+def test_prompt_show_refuses_in_one_line(arguments: tuple[str, ...], fact: str, rlaif: Cli) -> None:
+    done = rlaif("prompt", "show", *arguments, "--pair", EXAMPLES)
+    assert done.returncode == 2
+    assert fact in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_results_go_to_stdout_and_nothing_else_does(stub: RunningStub, rlaif: Cli, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ ONE_PROBLEM: dict[str, tuple[tuple[str, str], str]] = {
     ),
     "unknown key of a principle": (
         ("        text: Prefer the short one.\n", "        text: Prefer the short one.\n        wieght: 2\n"),
-        "12: unknown key wieght in objectives.helpful.principles.1; known keys are id, text, weight, source, tags, "
+        "12: unknown key wieght in principle 'short'; known keys are id, text, weight, source, tags, "
         "cases. Did you mean 'weight'?",
     ),
     "unknown key of the aggregation": (
@@ -125,7 +125,7 @@ ONE_PROBLEM: dict[str, tuple[tuple[str, str], str]] = {
     ),
     "negative weight of a principle": (
         ("weight: 0\n", "weight: -1\n"),
-        "12: weight in objectives.helpful.principles.1 is -1; it must be 0 or more. Use 0 to turn the principle off.",
+        "12: weight in principle 'short' is -1; it must be 0 or more. Use 0 to turn the principle off.",
     ),
     "floor above 1": (
         ("floors: {honest: 0.2}", "floors: {honest: 1.5}"),
@@ -145,15 +145,40 @@ ONE_PROBLEM: dict[str, tuple[tuple[str, str], str]] = {
     ),
     "key given twice": (
         ("    weight: 0.4\n", "    weight: 0.4\n    weight: 0.5\n"),
-        '15: found duplicate key "weight"; the file must be plain YAML with each key once.',
+        "15: key 'weight' is given twice; give each key once.",
     ),
     "objective given twice": (
         ("  honest:\n", "  helpful:\n"),
-        '13: found duplicate key "helpful"; the file must be plain YAML with each key once.',
+        "13: key 'helpful' is given twice; give each key once.",
     ),
     "tab": (
         ("    weight: 0.4\n", "\tweight: 0.4\n"),
-        "14: found character '\\t' that cannot start any token; the file must be plain YAML with each key once.",
+        "14: a tab where YAML takes spaces only; put spaces.",
+    ),
+    "a colon in a text": (
+        ("question: Which is more honest?", "question: Say: which is more honest?"),
+        "15: a colon where no key can stand; put a text that holds ': ' in quotes, and start the keys of a mapping in "
+        "one column.",
+    ),
+    "a bracket that stays open": (
+        ("weight: 0.4\n", "weight: [0.4\n"),
+        "15: ] or a comma is missing; close what is opened on line 14.",
+    ),
+    "a quote that stays open": (
+        ("weight: 0.4\n", 'weight: "0.4\n'),
+        "14: a quote is opened here and never closed; close it.",
+    ),
+    "a value that begins with a sign of YAML's": (
+        ("weight: 0.4\n", "weight: @0.4\n"),
+        "14: a value cannot begin with @; put a text that begins with @ in quotes.",
+    ),
+    "a line that is indented by itself": (
+        ("    question: Which is more", "   question: Which is more"),
+        "15: this line fits none above it; start the keys of a mapping, or the dashes of a list, in one column.",
+    ),
+    "an escape that is none": (
+        ("weight: 0.4\n", 'weight: "\\q"\n'),
+        "14: \\q means nothing in double quotes; use single quotes.",
     ),
     "control character": (
         ("Which is more", "Which \x07 is more"),
@@ -161,29 +186,28 @@ ONE_PROBLEM: dict[str, tuple[tuple[str, str], str]] = {
     ),
     "unknown alias": (
         ("weight: 0.4", "weight: *w"),
-        "14: found undefined alias 'w'; the file must be plain YAML with each key once.",
+        "14: *w refers to no anchor; put a text that begins with * in quotes.",
     ),
     "number for a text": (
         ("version: 1.0.0", "version: 1.0"),
-        "2: version is 1.0, which YAML reads as float; put it in quotes.",
+        "2: version is 1.0, which YAML reads as a number; put it in quotes.",
     ),
     "text for a number": (
         ("weight: 0.4", "weight: heavy"),
-        "14: weight in objectives.honest is 'heavy'; input should be a valid number, "
-        "unable to parse string as a number.",
+        "14: weight in objectives.honest is 'heavy'; expected a number.",
     ),
     "infinite weight": (
         ("weight: 0.4", "weight: .inf"),
-        "14: weight in objectives.honest is inf; input should be a finite number.",
+        "14: weight in objectives.honest is inf; expected a finite number.",
     ),
     "empty text": (
         ("text: Prefer the answer.", 'text: " "'),
-        "9: text in objectives.helpful.principles.0 is empty; it needs at least one entry or some text.",
+        "9: text in principle 'answers' is empty; it needs at least one entry or some text.",
     ),
     "principle as a text": (
         ("{id: true-things, text: Prefer what is true.}", "Prefer what is true."),
-        "17: 0 in objectives.honest.principles is 'Prefer what is true.'; input should be a valid dictionary "
-        "or instance of Principle.",
+        "17: principle 1 of honest is 'Prefer what is true.'; expected a mapping with the keys id, text, weight, "
+        "source, tags, cases.",
     ),
     "name with a space": (
         ("  honest:\n", "  ho nest:\n"),
@@ -238,7 +262,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:
         ("- a\n- b\n", "1: the file holds no mapping; expected the keys name, objectives, aggregation."),
         ("name: x\n", "1: objectives is missing; add it."),
         ("name: x\nobjectives: {}\n", "2: objectives is empty; it needs at least one entry or some text."),
-        ("name: x\nobjectives: 3\n", "2: objectives is 3; input should be a valid dictionary."),
+        ("name: x\nobjectives: 3\n", "2: objectives is 3; expected a mapping."),
     ],
 )
 def test_files_that_hold_no_constitution(text: str, fact: str) -> None:
@@ -282,7 +306,7 @@ def test_names_that_are_no_file(tmp_path: Path) -> None:
 
 def test_yaml_can_not_run_code(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    with pytest.raises(InputError, match=r"c\.yaml:1: name is list; input should be a valid string"):
+    with pytest.raises(InputError, match=r"c\.yaml:1: name is a list; expected a text"):
         parse_constitution(f"name: !!python/object/apply:os.mkdir ['{mark}']\nobjectives: {{}}\n", "c.yaml")
     assert not mark.exists()
 

@@ -180,7 +180,7 @@ def test_a_problem_is_told_where_the_value_stands(tmp_path: Path) -> None:
         ("base.yaml", 20, "template-syntax"),
     ]
     told = [each.message for each in lint_constitution(child)]
-    assert told[3].startswith("text in objectives.helpful.principles.2 is missing; add it. No inherited principle has")
+    assert told[3].startswith("text in principle 'in-ordr' is missing; add it. No inherited principle has")
     assert told[3].endswith("Did you mean 'in-order'?")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -148,7 +149,13 @@ def test_two_constitutions_and_a_shipped_one(run: Pytest, stub: RunningStub, pro
     [
         (["--constitution", "wrods.yaml"], 4, "ERROR: wrods.yaml: no such file, and not one of the shipped constit"),
         (["--constitution", "hh"], 4, "Did you mean hhh?"),
-        (["--constitution", "words.yaml", "--constitution-threshold", "0.2"], 4, "ERROR: --threshold 0.2: "),
+        (
+            ["--constitution", "words.yaml", "--constitution-threshold", "0.2"],
+            4,
+            "ERROR: --constitution-threshold 0.2: ",
+        ),
+        (["--constitution", "words.yaml", "--constitution-max-tokens", "0"], 4, "--constitution-max-tokens 0: "),
+        (["--constitution", "words.yaml", "--constitution-engine-arg", "dtype"], 4, "dtype: expected NAME=VALUE"),
         (["--constitution", "words.yaml", "--constitution-engine", "gpu"], 4, "invalid choice: 'gpu'"),
         (["--constitution", "broken.yaml"], 2, "broken.yaml:5: "),
         (["--constitution", "bare.yaml"], 2, "bare.yaml: no principle has cases; give each cases with prompt,"),
@@ -170,10 +177,24 @@ def test_a_judge_that_fails_is_asked_once_and_fails_every_case(run: Pytest, proj
     url = "http://127.0.0.1:9"  # nobody listens
     done = run("--constitution", "words.yaml", "--constitution-base-url", url, "-k", "first")
     assert done.returncode == 1
+    assert "--constitution-engine-arg patience=SECONDS waits longer" in done.stdout
     assert "4 failed, 4 deselected" in done.stdout
     assert done.stdout.count("____ first::") == 4
     assert "127.0.0.1:9" in done.stdout.split("____ first::")[-1]
     assert "pytest_plugin.py" not in done.stdout
+
+
+def test_a_server_s_options_reach_it(run: Pytest, stub: RunningStub) -> None:
+    where = ("--constitution", "words.yaml", "--constitution-base-url", stub.url, "-k", "apples")
+    done = run(*where, "--constitution-judge", "stub", "--constitution-max-tokens", "77")
+    assert "2 asked, 0 reused" in done.stdout
+    asked = [body for body in stub.state.bodies if "apples" in str(body["messages"])]
+    # Of each question the rationale, and then one token for the verdict.
+    assert sorted(body["max_tokens"] for body in asked) == [1, 1, 77, 77]
+    assert {body["model"] for body in asked} == {"stub"}
+    unknown = run(*where, "--constitution-engine-arg", "pateince=5")
+    assert "1 failed, 7 deselected" in unknown.stdout
+    assert re.search(r"--constitution-engine-arg pateince.* patience", unknown.stdout), unknown.stdout
 
 
 def test_processes_that_share_a_cache_take_turns(project: Path) -> None:

@@ -424,7 +424,7 @@ def test_the_starter_writes_every_step(tmp_path: Path) -> None:
     again = package.revise(EXAMPLES, out, rounds=2, objectives=["harmlessness"], **options)
     assert again.asked == 0
     assert made_files(out) == before
-    more = package.revise(EXAMPLES, out, rounds=3, objectives=["harmlessness"], **options)
+    more = package.revise(EXAMPLES, out, rounds=3, objectives=["harmlessness"], update=True, **options)
     # The rounds that were there are kept: at most a critique and a revision of each chain are new.
     assert 0 < more.asked <= 20
 
@@ -590,7 +590,44 @@ def test_files_of_another_making_are_not_overwritten(stub: RunningStub, tmp_path
     with pytest.raises(InputError, match=r"sampled\.jsonl: exists and was not made by rlaif revise"):
         revised(prompts, sampled, stub)
     assert sampled.read_bytes() == before
-    assert revised(prompts, tmp_path / "new.jsonl", stub) == revised(prompts, tmp_path / "new.jsonl", stub)
+    made = tmp_path / "new.jsonl"
+    assert revised(prompts, made, stub) == revised(prompts, made, stub)
+    before = made.read_bytes()
+    with pytest.raises(InputError, match=r"new\.jsonl: exists and was not made by rlaif generate"):
+        package.generate(prompts, made, policy="stub", base_url=stub.url)
+    assert made.read_bytes() == before
+
+
+def test_other_settings_are_refused_with_their_names_and_an_update_asks_what_they_change(
+    stub: RunningStub, tmp_path: Path, rules: Path, rlaif: Cli
+) -> None:
+    prompts = write_lines(tmp_path / "prompts.jsonl", [{"id": "one", "prompt": "Say hello.", "response": "Hm."}])
+    out = tmp_path / "revised.jsonl"
+    options: dict[str, Any] = {"objectives": ["facts"], "constitution": rules}
+    (line,) = revised(prompts, out, stub, **options)
+    before, count = made_files(out), stub.state.count
+    manifest = json.loads((tmp_path / "revised.manifest.json").read_text())
+    assert (manifest["state"], manifest["counts"]["chains"]) == ("done", 1)
+    rules.write_text(TWO_RULES.replace("that is right", "that is true"))
+    common = ("revise", prompts, "--base-url", stub.url, "--constitution", rules, "--objective", "facts", "--out", out)
+    refused = rlaif(*common, "--rounds", "2")
+    assert refused.returncode == 2
+    changed = r"\(constitution: [0-9a-f]{12} -> [0-9a-f]{12}; rounds: 1 -> 2\)"
+    message = rf"^Error: {out}: made with other settings {changed}; add --update to ask what they change, or .*--out\.$"
+    assert re.fullmatch(message, refused.stderr.strip()), refused.stderr
+    # Nothing but the probe of what the server is.
+    assert all("Hm." not in str(body) for body in stub.state.bodies[count:])
+    assert made_files(out) == before
+    # The reworded principle stands in both questions of the one chain.
+    updated = json.loads(rlaif(*common, "--update", "--json").stdout)
+    assert (updated["asked"], updated["reused"]) == (2, 0)
+    (other,) = read_lines(out)
+    assert other["steps"][0]["critique"] != line["steps"][0]["critique"]
+    # Back again: the answers were kept.
+    rules.write_text(TWO_RULES)
+    again = package.revise(prompts, out, base_url=stub.url, update=True, **options)
+    assert (again.asked, again.reused) == (0, 2)
+    assert made_files(out) == before
 
 
 def test_a_response_is_read_only_where_it_is_asked_for(tmp_path: Path) -> None:

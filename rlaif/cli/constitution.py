@@ -23,7 +23,7 @@ _COMMANDS = {
     "diff": (__name__, "constitution_diff", "Print what changed between two, and which labels flip."),
     "test": ("rlaif.cli.cases", "test_constitution", "Ask a judge each principle's own cases."),
     "new": ("rlaif.cli.new", "new_constitution", "Write a new constitution after a few questions."),
-    "set": ("rlaif.cli.new", "set_constitution", "Change single values of a file; all else in it stays."),
+    "set": ("rlaif.cli.edit", "set_constitution", "Change single values of a file; all else in it stays."),
     "schema": ("rlaif.cli.new", "constitution_schema", "Print the JSON Schema that editors check the YAML with."),
 }
 

@@ -281,7 +281,7 @@ class Questions:
             try:
                 return check(text)
             except ValueError as error:
-                raise click.UsageError(f"{error}.") from None
+                raise click.UsageError(_sentence(error)) from None
 
         answer: _T = click.prompt(question, default=default, value_proc=proc, show_default=default != "", err=True)
         return answer
@@ -299,4 +299,9 @@ def _checked(option: str, check: Callable[[Any], _T], text: Any) -> _T:
     try:
         return check(text)
     except ValueError as error:
-        raise InputError(f"{option}: {error}.") from None
+        raise InputError(f"{option}: {_sentence(error)}") from None
+
+
+def _sentence(fact: ValueError) -> str:
+    text = str(fact)
+    return text if text.endswith("?") else f"{text}."

@@ -30,6 +30,8 @@ def principles_shown(run: str, report: PrincipleReport) -> Iterator[str]:
     """Lines that say what each principle did, which are in conflict and which never matter."""
     if report.estimate is not None:
         yield from _estimate(run, report.estimate)
+        if not report.uses:
+            return
     else:
         yield f"{run}: measured on {counted(report.pairs, 'pair')}, one principle drawn for each comparison"
     yield f"decided: p_a is {report.margin:g} or more from 0.5"

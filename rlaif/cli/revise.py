@@ -65,6 +65,7 @@ from rlaif.cli.options import counted, data_options, engine_options, json_option
     help="Of critiques and revisions.",
 )
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Longest text of each kind.")
+@click.option("--update", is_flag=True, help="Go on with changed settings: ask only what the change touches.")
 @click.option("--dry-run", is_flag=True, help="Print how many requests it would take; ask nothing.")
 @data_options
 @engine_options
@@ -115,6 +116,7 @@ def revise_command(prompts: str, out: str, dry_run: bool, as_json: bool, **optio
         click.echo(f"Why, with their lines: {summary.rejects_file}", err=True)
     if summary.truncated:
         click.echo(
-            f"Note: {counted(summary.truncated, 'revision')} cut at --max-tokens; their finish_reason is length.",
+            f"Note: {counted(summary.truncated, 'revision')} cut at --max-tokens; leave rows whose finish_reason is "
+            "length out of a training, or allow more tokens with --update.",
             err=True,
         )

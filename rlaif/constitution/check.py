@@ -10,10 +10,10 @@ from typing import NamedTuple
 from rlaif.constitution.extends import read_source, whole_tree
 from rlaif.constitution.findings import finding
 from rlaif.constitution.schema import Constitution
-from rlaif.constitution.schema_errors import nearest, validate
+from rlaif.constitution.schema_errors import validate
 from rlaif.constitution.views import CaseView, ObjectiveView, PrincipleView, objectives_of
 from rlaif.constitution.yaml_tree import Node
-from rlaif.errors import InputError
+from rlaif.errors import InputError, nearest
 from rlaif.findings import Finding, Place, ordered
 from rlaif.shipped import find_shipped
 

@@ -12,10 +12,13 @@ Comments, order, quotes, folded texts, indentation, line ends and a byte order m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlaif.characters import hidden_characters
 from rlaif.constitution.extends import whole_tree
 from rlaif.constitution.keys import STRIPPED, Names, Target, Value, find_key, known_fields
 from rlaif.constitution.load import MAX_BYTES, parse_constitution
@@ -23,8 +26,10 @@ from rlaif.constitution.schema import Case, Constitution
 from rlaif.constitution.splice import Location, YamlText
 from rlaif.errors import InputError, RunError
 from rlaif.files import replacing
+from rlaif.findings import printable
 from rlaif.shipped import shipped_folder
 
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _BOM = b"\xef\xbb\xbf"
 # Mappings that say nothing when they are empty.
 _OPTIONAL = frozenset({"aggregation", "floors", "by_tag"})
@@ -58,7 +63,11 @@ class ConstitutionFile:
             hint = f"start a file of your own with rlaif constitution new my.yaml --from {path}"
             raise InputError(f"{path}: comes with rlaif and stays as it is; {hint}.")
         try:
-            raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
+            # Nothing is ever written to a pipe or a device, and opening one may wait for ever.
+            size = path.stat().st_size
+            if not path.is_file():
+                raise InputError(f"{path}: not a file; give a constitution's .yaml file.")
+            raw = path.read_bytes() if size <= MAX_BYTES else None
         except OSError as error:
             hint = "give a file; make one with rlaif constitution new"
             raise InputError(f"{path}: cannot be read ({error.strerror}); {hint}.") from None
@@ -84,11 +93,13 @@ class ConstitutionFile:
         """Set what `key` names: `harmlessness.no-cruelty.weight`, `aggregation.floors.honesty`, `version` (`find_key`).
 
         Raises:
-            InputError: there is no such thing, or the value is shared through an anchor and cannot change alone.
+            InputError: there is no such thing, the value cannot stand in a constitution, or it is shared through an
+                anchor and cannot change alone.
         """
         target = self.find(key)
         if isinstance(value, (bool, float, int)) and (isinstance(value, bool) or not math.isfinite(value)):
             raise InputError(f"{self.path}: {key} is {value}; expected a finite number, a text, a list or a mapping.")
+        self._refuse_hidden(key, value)
         self._assign(target.path, value)
 
     def unset(self, key: str) -> None:
@@ -118,6 +129,7 @@ class ConstitutionFile:
         names = self._names()
         if name in names.objectives:
             raise InputError(f"{self.path}: there is an objective {name!r} already; set its keys instead.")
+        self._refuse_hidden(name, values)
         self._assign(("objectives", name), values)
 
     def add_principle(
@@ -142,6 +154,7 @@ class ConstitutionFile:
         values |= {"source": source} if source is not None else {}
         values |= {"tags": list(tags)} if tags else {}
         values |= {"cases": [each.model_dump() for each in cases]} if cases else {}
+        self._refuse_hidden(id, values)
         self._append(("objectives", objective, "principles"), values)
 
     def remove_principle(self, id: str) -> None:
@@ -168,6 +181,7 @@ class ConstitutionFile:
         """
         path = ("objectives", self._home(principle_id), "principles", principle_id)
         case = Case(prompt=prompt, better=better, worse=worse).model_dump()
+        self._refuse_hidden(principle_id, case)
         location = self._location(path)
         rules = _rules(_mapping(self._merged(), "objectives")[path[1]])
         inherited = next(rule for rule in rules if rule.get("id") == principle_id).get("cases")
@@ -189,15 +203,18 @@ class ConstitutionFile:
 
         Raises:
             InputError: the result would not load; the file is untouched.
-            RunError: the file cannot be written, or somebody else wrote to it in the meantime.
+            RunError: the file is read-only or cannot be written, or somebody else wrote to it in the meantime.
         """
         constitution = self.check()
         if not self.changed:
             return constitution
         # A link stays a link: the file that it leads to is replaced.
-        path = self.path.resolve()
+        path = self.path.resolve() if self.path.is_symlink() else self.path
         if not path.is_file() or path.read_bytes() != self._raw:
             raise RunError(f"{self.path}: was changed by another program since it was read; nothing was written.")
+        if not path.stat().st_mode & _WRITABLE or not os.access(path, os.W_OK):
+            # Another file could be put in its place, but somebody said that it is to stay.
+            raise RunError(f"{self.path}: is read-only; nothing was written. Make it writable first (chmod u+w).")
         raw = (_BOM if self._raw.startswith(_BOM) else b"") + self.text.encode()
         with replacing(path) as file:
             file.write(raw.decode("utf-8"))
@@ -248,6 +265,13 @@ class ConstitutionFile:
             else:
                 location = (*location, part)
         return location
+
+    def _refuse_hidden(self, key: str, value: Any) -> None:
+        """Refuse a text with a character that nobody sees: no file that holds one loads."""
+        for text in _texts(value):
+            for each in hidden_characters(text.replace("\r", "\n")):
+                fact = f"holds the non-printing character {each.name}; leave it out"
+                raise InputError(f"{self.path}: {printable(key)}: the text {fact}.")
 
     def _assign(self, path: Location, value: Any) -> None:
         """Set the value at a path; what is missing on the way is made."""
@@ -320,6 +344,18 @@ def _mapping(values: Any, key: str) -> dict[str, Any]:
 def _rules(objective: Any) -> list[dict[str, Any]]:
     held = objective.get("principles") if isinstance(objective, dict) else None
     return [rule for rule in held if isinstance(rule, dict)] if isinstance(held, list) else []
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from (*_texts(key), *_texts(item))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
 
 
 def _nested(path: Location, depth: int, value: Any) -> Any:

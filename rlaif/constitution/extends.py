@@ -15,13 +15,13 @@ and line in which the value at fault stands.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from rlaif.constitution.findings import finding
 from rlaif.constitution.yaml_tree import MAX_VALUES, Node, parse_tree
+from rlaif.errors import nearest
 from rlaif.findings import Finding, Place
 from rlaif.shipped import shipped_folder
 
@@ -105,11 +105,9 @@ class _Merger:
         name = (reference.text or "").strip()
         path = self._found(child.parent / name) or self.shipped.get(name)
         if path is None:
-            close = difflib.get_close_matches(name, self.shipped, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             shipped = ", ".join(self.shipped)
-            fact = f"extends names {name[:80]!r}; no such file from here, and not one of the shipped: {shipped}.{hint}"
-            self.findings.append(finding("bad-extends", reference.place, fact))
+            fact = f"extends names {name[:80]!r}; no such file from here, and not one of the shipped: {shipped}."
+            self.findings.append(finding("bad-extends", reference.place, fact + nearest(name, self.shipped)))
             return None
         resolved = path.resolve()
         if resolved in chain:

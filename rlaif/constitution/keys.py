@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from rlaif.constitution.schema import Aggregation, Case, Constitution, Objective, Principle
 from rlaif.constitution.spans import read_data
-from rlaif.errors import InputError
+from rlaif.errors import InputError, nearest
+from rlaif.findings import printable
 from rlaif.types import Frozen
 
 Kind = Literal["number", "text", "texts", "numbers"]
@@ -146,13 +146,12 @@ class _Finder:
 
     def unknown(self, word: str, fact: str, known: Iterable[str]) -> NoReturn:
         names = list(dict.fromkeys(known))
-        close = difflib.get_close_matches(word, names, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         shown = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-        self.fail(f"{word!r} is {fact}; known are {shown}.{hint}", end="")
+        self.fail(f"{word!r} is {fact}; known are {shown}.{nearest(word, names)}", end="")
 
     def fail(self, fact: str, end: str = ".") -> NoReturn:
-        raise InputError(f"{self.place}: {self.key}: {fact}{end}")
+        # Names are those of a file that may not load, so they may hold anything.
+        raise InputError(printable(f"{self.place}: {self.key}: {fact}{end}"))
 
 
 def read_value(text: str, target: Target, place: str) -> Value:

@@ -12,7 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 
-from rlaif.constitution.spans import Lines, Node, read_data
+from rlaif.constitution.spans import Lines, Span, read_data
 from rlaif.errors import InputError
 
 WIDTH = 120
@@ -37,7 +37,7 @@ class Layout:
     gap: int = 2
 
     @staticmethod
-    def of(text: str, tree: Node) -> Layout:
+    def of(text: str, tree: Span) -> Layout:
         """The layout that is found most often in a text."""
         lines = Lines(text)
         newline = "\r\n" if "\r\n" in text else "\r" if "\r" in text and "\n" not in text else "\n"

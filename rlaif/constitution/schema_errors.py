@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +11,7 @@ from rlaif.constitution.findings import finding
 from rlaif.constitution.schema import Aggregation, Case, Constitution, Objective, Principle
 from rlaif.constitution.views import objectives_of
 from rlaif.constitution.yaml_tree import Node
+from rlaif.errors import nearest
 from rlaif.findings import Finding
 
 Location = tuple[str | int, ...]
@@ -33,6 +33,15 @@ _CODES = {
     "string_too_short": "empty",
     "value_error": "all-off",
 }
+_EXPECTED = {
+    "string_type": "a text",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+}
 # Of a file that is wrong throughout, so many are told.
 _MOST = 500
 
@@ -40,7 +49,7 @@ _MOST = 500
 def validate(tree: Node) -> tuple[Constitution | None, list[Finding]]:
     """Check a whole tree against the schema; the constitution is `None` if anything is found."""
     findings = [
-        finding("wrong-type", node.place, f"{_where(location)} is {str(node.value).lower()}; it must be a number.")
+        finding("wrong-type", node.place, f"{_where(tree, location)} is {_shown(node.value)}; expected a number.")
         for location, node in _switches(tree)
     ]
     try:
@@ -59,12 +68,6 @@ def validate(tree: Node) -> tuple[Constitution | None, list[Finding]]:
             findings.append(finding("too-many", tree.place, f"{len(every):,} problems; only {_MOST} are listed."))
         return None, findings
     return (None if findings else constitution), findings
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """` Did you mean 'weight'?`, or nothing where no known word is near."""
-    close = difflib.get_close_matches(word[:64], known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _switches(tree: Node) -> Iterator[tuple[Location, Node]]:
@@ -93,17 +96,45 @@ def _model_at(location: Location) -> str:
     return names.get(len(location), "constitution") if len(location) == 1 or location[0] == "objectives" else "case"
 
 
-def _where(location: Location) -> str:
-    name = str(location[-1]) if location else "the file"
-    return f"{name} in {'.'.join(map(str, location[:-1]))}" if len(location) > 1 else name
+def _where(tree: Node, location: Location) -> str:
+    """How a message names a place: principles by id, and what is counted from 1, as `rlaif constitution set` does."""
+    if len(location) < 4 or location[0] != "objectives" or not isinstance(location[3], int):
+        name = str(location[-1]) if location else "the file"
+        return f"{name} in {'.'.join(map(str, location[:-1]))}" if len(location) > 1 else name
+    held = tree.at(*location[:4], "id")
+    name = (held.text or "").strip() if held else ""
+    where = f"principle {name[:64]!r}" if name else f"principle {location[3] + 1} of {location[1]}"
+    rest = location[4:]
+    if rest[:1] == ("cases",) and len(rest) > 1:
+        where, rest = f"case {int(rest[1]) + 1} of {where}", rest[2:]
+    entry = f" {int(rest[1]) + 1}" if len(rest) > 1 else ""
+    return f"{rest[0]}{entry} in {where}" if rest else where
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (str, int, float)):
+        shown = str(value).lower() if isinstance(value, bool) else repr(value)
+        return shown if len(shown) <= 60 else shown[:57] + "…'"
+    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else "empty"
+
+
+def _expected(kind: str, location: Location, context: Mapping[str, Any]) -> str:
+    if kind == "literal_error":
+        return str(context["expected"]).replace("'", "")
+    if kind == "finite_number":
+        return "a finite number"
+    expected = _EXPECTED.get(kind, "another kind of value")
+    if kind == "model_type":
+        keys = _MODELS[_model_at((*location, ""))].model_fields
+        expected += f" with the keys {', '.join(keys)}"
+    return expected
 
 
 def _explain(tree: Node, location: Location, error: dict[str, Any]) -> tuple[str, str]:
-    name, where = str(location[-1]) if location else "the file", _where(location)
+    """The code of what pydantic found, and the fact, the expectation and the fix."""
+    name, where = str(location[-1]) if location else "the file", _where(tree, location)
     kind, value, context = str(error["type"]), error.get("input"), error.get("ctx", {})
-    code = _CODES.get(kind, "wrong-type")
-    shown = repr(value) if isinstance(value, (str, int, float, bool)) else type(value).__name__
-    shown = shown if len(shown) <= 60 else shown[:57] + "…'"
+    code, shown = _CODES.get(kind, "wrong-type"), _shown(value)
     if kind == "extra_forbidden":
         model = _model_at(location)
         known = list(_MODELS[model].model_fields)
@@ -121,11 +152,14 @@ def _explain(tree: Node, location: Location, error: dict[str, Any]) -> tuple[str
         return code, f"{where} is {shown}; use letters, digits, - and _ only."
     if kind in {"too_short", "string_too_short"}:
         return code, f"{where} is empty; it needs at least one entry or some text."
-    if kind == "string_type" and isinstance(value, (int, float, bool)):
-        return code, f"{where} is {shown}, which YAML reads as {type(value).__name__}; put it in quotes."
+    if kind == "string_too_long":
+        return code, f"{where} is {shown}; use at most {context['max_length']} characters."
+    if kind == "string_type" and isinstance(value, (int, float)):
+        read = "true or false" if isinstance(value, bool) else "a number"
+        return code, f"{where} is {shown}, which YAML reads as {read}; put it in quotes."
     if kind == "value_error":
         return code, f"{where}: {context.get('error', error['msg'])}."
-    return code, f"{where} is {shown}; {error['msg'][:1].lower()}{error['msg'][1:]}."
+    return code, f"{where} is {shown}; expected {_expected(kind, location, context)}."
 
 
 def _meant(tree: Node, location: Location) -> str:

@@ -30,7 +30,7 @@ _KEEPS = re.compile(r"(?:[&!]\S*\s+)*[|>][0-9]?\+")
 
 
 @dataclass(frozen=True)
-class Node:
+class Span:
     """A value and its place: `text[start:end]`, an anchor or a tag before it included.
 
     The end of a block, be it of text or of keys, is that of its last line with content, before the line's break.
@@ -59,8 +59,8 @@ class Entry:
 
     start: int
     mark: int
-    key: Node | None
-    value: Node
+    key: Span | None
+    value: Span
 
     @property
     def end(self) -> int:
@@ -113,7 +113,7 @@ def read_data(text: str, place: str = "") -> dict[str, Any]:
     return values
 
 
-def read_tree(text: str) -> Node:
+def read_tree(text: str) -> Span:
     """The mapping that a YAML text holds, with the place of each value; only of a text that can be read as data."""
     return _Reader(text).read()
 
@@ -126,14 +126,14 @@ class _Reader:
         self.lines = Lines(text)
         self.events: Iterator[Any] = YAML(typ="safe", pure=True).parse(text)
 
-    def read(self) -> Node:
+    def read(self) -> Span:
         return self._node(next(event for event in self.events if isinstance(event, NodeEvent)), 0)
 
-    def _node(self, event: Any, after: int) -> Node:
+    def _node(self, event: Any, after: int) -> Span:
         """Read the node whose first event is given; `after` is where an empty one stands."""
         start, end = event.start_mark.index, event.end_mark.index
         if isinstance(event, AliasEvent):
-            return Node("alias", start, end, anchor=event.anchor)
+            return Span("alias", start, end, anchor=event.anchor)
         if isinstance(event, ScalarEvent):
             style = event.style or ""
             if style in ("|", ">"):
@@ -141,12 +141,12 @@ class _Reader:
             elif start == end:
                 # The mark of an empty value is at whatever comes next.
                 start = end = after
-            return Node("scalar", start, end, style, value=event.value, anchor=event.anchor)
+            return Span("scalar", start, end, style, value=event.value, anchor=event.anchor)
         mapping = isinstance(event, MappingStartEvent)
         entries, closed = self._pairs() if mapping else self._items(bool(event.flow_style))
         end = closed if event.flow_style or not entries else entries[-1].end
         kind: Literal["mapping", "sequence"] = "mapping" if mapping else "sequence"
-        return Node(kind, start, end, flow=bool(event.flow_style), anchor=event.anchor, entries=entries)
+        return Span(kind, start, end, flow=bool(event.flow_style), anchor=event.anchor, entries=entries)
 
     def _pairs(self) -> tuple[tuple[Entry, ...], int]:
         entries = []

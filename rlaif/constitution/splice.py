@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from rlaif.constitution.layout import WIDTH, Layout, block_lines, flow_text, item_lines, key_text, text_forms
-from rlaif.constitution.spans import Entry, Lines, Node, read_data, read_tree
+from rlaif.constitution.spans import Entry, Lines, Span, read_data, read_tree
 from rlaif.errors import InputError
 
 Location = tuple[str | int, ...]
@@ -97,12 +97,11 @@ class YamlText:
         leads = not before and not self.text[self.lines.start(first.start) : first.start].strip()
         rows = block_lines({key: value}, self.lines.column(first.start), self.layout)
         if leads:
-            text = self._insert(self.lines.start(first.start), rows)
+            texts = self._insert(self.lines.start(first.start), rows)
         else:
-            entry = before[-1] if before else first
             spaced = isinstance(value, Mapping) and self._spaced(node.entries, otherwise=not location)
-            text = self._insert(self.lines.next(entry.end), [""] * spaced + rows)
-        return self._right([text], wanted, location)
+            texts = self._insert(self._behind(before[-1] if before else first), [""] * spaced + rows)
+        return self._right(texts, wanted, location)
 
     def add_item(self, location: Location, value: Mapping[str, Any]) -> YamlText:
         """Put a mapping at the end of the list at `location`, laid out as those before it."""
@@ -119,7 +118,7 @@ class YamlText:
             row = f"{' ' * column}-{gap}{flow_text(value)}"
             rows = [row] if len(row) <= WIDTH else rows
         spaced = len(node.entries) > 1 and self._spaced(node.entries)
-        return self._right([self._insert(self._behind(last), [""] * spaced + rows)], wanted, location)
+        return self._right(self._insert(self._behind(last), [""] * spaced + rows), wanted, location)
 
     def remove(self, location: Location) -> YamlText:
         """Take out a key or an item with the comments inside it. Comments above it stay."""
@@ -153,13 +152,13 @@ class YamlText:
             node = entry.value
         return entry
 
-    def _node(self, location: Location) -> Node | None:
+    def _node(self, location: Location) -> Span | None:
         if not location:
             return self.tree
         entry = self._entry(location)
         return entry.value if entry else None
 
-    def _collection(self, location: Location, kind: str) -> Node:
+    def _collection(self, location: Location, kind: str) -> Span:
         node = self._node(location)
         if node is None or node.kind != kind:
             raise self._refused(location)
@@ -215,7 +214,7 @@ class YamlText:
                 break
         return end
 
-    def _into_flow(self, node: Node, before: Entry | None, text: str) -> str:
+    def _into_flow(self, node: Span, before: Entry | None, text: str) -> str:
         if not node.entries:
             opening = self.text.rindex("{" if node.kind == "mapping" else "[", node.start, node.end)
             return self._cut(opening + 1, node.end - 1, text)
@@ -223,12 +222,14 @@ class YamlText:
             return self._cut(node.entries[0].start, node.entries[0].start, f"{text}, ")
         return self._cut(before.end, before.end, f", {text}")
 
-    def _insert(self, offset: int, rows: Sequence[str]) -> str:
-        added = self.layout.newline.join(rows)
+    def _insert(self, offset: int, rows: Sequence[str]) -> Iterator[str]:
+        newline = self.layout.newline
+        added = newline.join(rows)
         if offset > 0 and self.text[offset - 1] not in "\r\n":
-            # The last line of the file has no break.
-            return self._cut(offset, offset, self.layout.newline + added)
-        return self._cut(offset, offset, added + self.layout.newline)
+            # The last line of the file has no break, and gets one only if the value ends in one.
+            yield self._cut(offset, offset, newline + added)
+            added = newline + added
+        yield self._cut(offset, offset, added + newline)
 
     def _cut(self, start: int, end: int, text: str) -> str:
         return self.text[:start] + text + self.text[end:]
@@ -246,8 +247,8 @@ class YamlText:
     def _refused(self, location: Location) -> InputError:
         what = ".".join(map(str, location)) or "the file"
         return InputError(
-            f"{self.place}:{self.line(location)}: {what} cannot be changed alone: it is written in a way that other "
-            "values share, as with an anchor, an alias or a merge key. Edit it by hand."
+            f"{self.place}:{self.line(location)}: {what} cannot be changed alone as it is written here, with an "
+            "anchor, an alias, a merge key, a tag or a key behind a question mark. Edit it by hand."
         )
 
 

@@ -84,7 +84,7 @@ def _principle(objective: str, number: int, node: Node) -> PrincipleView:
     return PrincipleView(
         node=node,
         objective=objective,
-        label=(name.text or "").strip() if name else f"{objective}.{number}",
+        label=(name.text or "").strip() if name else f"{objective}.{number + 1}",
         id=name,
         text=_text(node, "text"),
         weight=1.0 if weight is None else weight,

@@ -21,6 +21,27 @@ from rlaif.findings import Finding, Place
 MAX_VALUES = 10_000
 MAX_DEPTH = 50
 _PLAIN = "the file must be plain YAML"
+_QUOTE = "put a text that begins with {0} in quotes"
+# What the YAML reader says, and what it means to somebody who writes a constitution.
+_MEANT = (
+    (
+        re.compile("mapping values are not allowed"),
+        "a colon where no key can stand; put a text that holds ': ' in quotes, and start the keys of a mapping in one "
+        "column",
+    ),
+    (re.compile(r"character '\\t'"), "a tab where YAML takes spaces only; put spaces"),
+    (re.compile(r"character '(.)' that cannot start"), f"a value cannot begin with {{0}}; {_QUOTE}"),
+    (re.compile("end of stream"), "a quote is opened here and never closed; close it"),
+    (
+        re.compile("expected <block end>"),
+        "this line fits none above it; start the keys of a mapping, or the dashes of a list, in one column",
+    ),
+    (re.compile(r"expected ',' or '(.)'"), "{0} or a comma is missing; close what is opened on line {line}"),
+    (re.compile("unknown escape character '(.)'"), "\\{0} means nothing in double quotes; use single quotes"),
+    (re.compile("sequence entries are not allowed"), "a dash where no list can begin; begin the list on the next line"),
+    (re.compile("could not find expected ':'"), "a line without a colon; write key: value, or put the text in quotes"),
+    (re.compile("alphabetic or numeric character"), "& and * stand for anchors; put a text that begins so in quotes"),
+)
 # YAML readers refuse these, or take them for line ends; all are findings, and the rest of the file is still read.
 _UNREADABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
@@ -160,8 +181,8 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             if "end of stream" in fact and error.context_mark:
                 # What was opened and never closed, not the end of the file.
-                mark, fact = error.context_mark, f"{fact} {error.context or ''}".strip()
-            self._stop("yaml-syntax", mark, f"{fact}; {_PLAIN} with each key once.")
+                mark = error.context_mark
+            self._stop("yaml-syntax", mark, _in_plain_words(fact, error.context_mark))
         except Exception as error:
             # The reader has faults of its own on broken files; none may end the command.
             fact = (str(error).splitlines() or [""])[0] or type(error).__name__
@@ -207,7 +228,7 @@ class _Reader:
             self._stop("yaml-alias", event.start_mark, f"anchor {name!r} contains itself; write the values out.")
         target = self.anchors.get(name)
         if target is None:
-            self._stop("yaml-alias", event.start_mark, f"found undefined alias {name!r}; {_PLAIN} with each key once.")
+            self._stop("yaml-alias", event.start_mark, f"*{name} refers to no anchor; {_QUOTE.format('*')}.")
         self._count(target.size, event)
         if len(self.stack) + target.depth > MAX_DEPTH:
             self._too_deep(event)
@@ -269,7 +290,7 @@ class _Reader:
             top.merging = False
             top.merged.append((node, place))
         elif key in top.node.entries:
-            fact = f'found duplicate key "{key[:60]}"; {_PLAIN} with each key once.'
+            fact = f"key {key[:60]!r} is given twice; give each key once."
             self.findings.append(finding("duplicate-key", place, fact))
         else:
             top.node.entries[key] = node
@@ -317,6 +338,15 @@ class _Reader:
     def _stop(self, code: str, mark: Any, message: str) -> NoReturn:
         self._report(code, mark.line if mark else 0, mark.column if mark else 0, message)
         raise _Stop
+
+
+def _in_plain_words(fact: str, opened: Any) -> str:
+    """A syntax error of the YAML reader, with its fix; `opened` is where what it was reading began."""
+    for pattern, meant in _MEANT:
+        found = pattern.search(fact)
+        if found:
+            return f"{meant.format(*found.groups(), line=opened.line + 1 if opened else 1)}."
+    return f"{fact}; {_PLAIN}."
 
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?P<real>\.[0-9]*)?|(?P<point>\.[0-9]+))(?P<power>[eE][-+]?[0-9]+)?")

@@ -144,13 +144,14 @@ def _json_lines(path: Path, opener: Callable[[Path], IO[bytes]]) -> Iterator[Row
                 if line == 1:
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
                 if raw.strip():
-                    yield _parse_line(line, raw)
+                    yield parse_line(line, raw)
         except (OSError, EOFError, zlib.error) as error:
             # A gzip file cut short or damaged: what came before it has been read.
             yield Row(line + 1, "", f"the file cannot be read on from here: {error}")
 
 
-def _parse_line(line: int, raw: bytes) -> Row:
+def parse_line(line: int, raw: bytes) -> Row:
+    """Parse one line of JSON Lines strictly; what is wrong with it stands in the row's `fault`."""
     try:
         return Row(line, parse_json(raw.decode("utf-8").rstrip("\r\n")))
     except UnicodeDecodeError as error:

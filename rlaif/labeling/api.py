@@ -257,6 +257,7 @@ def revise_settings(
     columns: str | None = None,
     split: str | None = None,
     config: str | None = None,
+    update: bool = False,
 ) -> ReviseSettings:
     """Check and gather the settings of critiques and revisions.
 
@@ -278,6 +279,7 @@ def revise_settings(
         "objectives": tuple(objectives),
         "temperature": temperature,
         "revision_temperature": revision_temperature,
+        "update": update,
     }
     try:
         return ReviseSettings.model_validate(values)
@@ -297,7 +299,7 @@ def revise(prompts: str | Path, out: str | Path, *, watch: Watcher | None = None
         settings: the options of `rlaif revise`, with underscores: `constitution`, `judge`, `policy`, `engine`,
             `base_url`, `policy_base_url`, `critique_template`, `revision_template`, `objectives` (a list), `rounds`,
             `n`, `temperature`, `revision_temperature`, `max_tokens`, `limit`, `seed`, `concurrency`, `engine_args`
-            (a mapping), `columns`.
+            (a mapping), `columns`, `update`.
 
     Raises:
         InputError: bad input or an option out of range.

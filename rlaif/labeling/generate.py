@@ -15,6 +15,7 @@ from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
 from rlaif.errors import InputError, Interrupted
 from rlaif.files import cannot_write, replacing
 from rlaif.labeling.ask import Asker, Watcher
+from rlaif.labeling.manifest import manifest_beside
 from rlaif.labeling.settings import DataSettings, EngineSettings, PolicySettings
 from rlaif.labeling.write import reject_line
 from rlaif.labeling.writing import Writer, fault_of, judge_digest, said
@@ -89,7 +90,8 @@ def generate_responses(
         return [response_request(writer, prompt, sample) for sample in range(policy.n)]
 
     kept = out.with_name(out.name + ".db")
-    if out.exists() and not kept.exists():
+    # What rlaif revise wrote has a ledger of the same name, and a manifest.
+    if manifest_beside(out).exists() or (out.exists() and not kept.exists()):
         raise InputError(f"{out}: exists and was not made by rlaif generate; move it away, or choose another --out.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from rlaif.errors import InputError
 from rlaif.files import replacing
+from rlaif.store import holds_answers
 from rlaif.types import Frozen
 from rlaif.version import __version__
 
@@ -35,19 +36,37 @@ class Manifest(Frozen):
     last_session: Mapping[str, Any] = {}
 
 
+def manifest_of(run: Path) -> Path:
+    """Where a run's folder has its manifest."""
+    return run / "manifest.json"
+
+
+def manifest_beside(out: Path) -> Path:
+    """Where the manifest of a single file is."""
+    return out.with_name(f"{out.stem}.manifest.json")
+
+
 def read_manifest(run: Path) -> Manifest | None:
-    """Read a run's manifest; `None` where there is none.
+    """Read the manifest of a run's folder; `None` where there is none.
 
     Raises:
         InputError: the file is not a manifest.
     """
-    path = run / "manifest.json"
+    return read_manifest_file(manifest_of(run))
+
+
+def read_manifest_file(path: Path) -> Manifest | None:
+    """Read a manifest; `None` where there is none.
+
+    Raises:
+        InputError: the file is not a manifest.
+    """
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except NotADirectoryError:
-        raise InputError(f"{run}: not a folder; give --out a folder for the run.") from None
+        raise InputError(f"{path.parent}: not a folder; give --out a folder for the run.") from None
     except ValidationError as errors:
         first = errors.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -57,11 +76,44 @@ def read_manifest(run: Path) -> Manifest | None:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
 
 
-def write_manifest(run: Path, manifest: Manifest) -> None:
-    """Write `manifest.json`."""
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest, whole or not at all."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    with replacing(run / "manifest.json") as file:
+    with replacing(path) as file:
         file.write(text + "\n")
+
+
+def go_on(
+    old: Manifest | None,
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
+    out: Path,
+    ledgers: Iterable[Path],
+    *,
+    update: bool,
+) -> Manifest:
+    """The manifest to go on with, of the old one (if any) and the settings that now decide what is asked.
+
+    Args:
+        out: what `--out` names, for the error.
+        ledgers: where the answers are; without any there is nothing to protect from other settings.
+
+    Raises:
+        InputError: it was made with other settings, and `update` is not given.
+    """
+    settings = json.loads(json.dumps(settings))
+    if old is None:
+        return Manifest(settings=settings, options=options, versions=library_versions())
+    changed = changed_settings(old.settings, settings)
+    if not changed:
+        return old.model_copy(update={"state": "running", "options": options})
+    if not update and any(map(holds_answers, ledgers)):
+        listed = "; ".join(changed)
+        raise InputError(
+            f"{out}: made with other settings ({listed}); add --update to ask what they change, or use another --out."
+        )
+    new = {"settings": settings, "options": options, "state": "running", "versions": library_versions()}
+    return old.model_copy(update={**new, "generation": old.generation + 1})
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -1,29 +1,28 @@
-"""Critique and revise responses (Bai et al. 2022, stage 1); continued like a run, from a ledger beside the file."""
+"""Critique and revise responses (Bai et al. 2022, stage 1); continued like a run, from what is kept beside the file."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rlaif.constitution import load_constitution
-from rlaif.data.pairs import Reject, read_prompts, side_of
+from rlaif.data.pairs import Reject, read_prompts
 from rlaif.data.sources import open_source
 from rlaif.engines.base import ModelIdentity
 from rlaif.engines.factory import atomic_batch_of, resolve_model
 from rlaif.errors import InputError, Interrupted
-from rlaif.files import cannot_write, replacing
+from rlaif.files import cannot_write
 from rlaif.labeling.ask import Asker, Tally, Watcher
 from rlaif.labeling.chains import Chain, ChainPlanner
-from rlaif.labeling.generate import first_usable, none_usable, rejects_beside
+from rlaif.labeling.generate import first_usable, none_usable
 from rlaif.labeling.kept import OneModel, Placed
+from rlaif.labeling.manifest import go_on, manifest_beside, read_manifest_file, write_manifest
 from rlaif.labeling.plan import choose_objectives
+from rlaif.labeling.revise_files import ReviseFiles, write_chains
 from rlaif.labeling.settings import ReviseSettings
-from rlaif.labeling.write import reject_line
 from rlaif.labeling.writing import Writer, judge_digest
 from rlaif.prompts import Kind, Template, load_template
 from rlaif.store import Ledger
@@ -81,7 +80,7 @@ class ReviseRun:
     def __init__(self, settings: ReviseSettings) -> None:
         s = self.settings = settings
         self.constitution = load_constitution(s.constitution)
-        objectives = choose_objectives(self.constitution, s.objectives)
+        self.objectives = choose_objectives(self.constitution, s.objectives)
         self.critique = _template(s.critique_template, "critique")
         self.revision = _template(s.revision_template, "revision")
         self.source = open_source(s.source.data, split=s.source.split, config=s.source.config)
@@ -95,7 +94,7 @@ class ReviseRun:
             self.policy = Placed(*found, where)
         self.planner = ChainPlanner(
             self.constitution,
-            objectives,
+            self.objectives,
             self.critique,
             self.revision,
             policy=_writer(self.policy, s.temperature, s),
@@ -103,6 +102,39 @@ class ReviseRun:
             rounds=s.rounds,
             seed=s.seed,
         )
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide what is written: it is continued only under the same."""
+        s = self.settings
+        told = {"objectives", "rounds", "n", "temperature", "revision_temperature", "max_tokens", "seed"}
+        judge, policy = self.judge, self.policy
+        return {
+            **s.model_dump(mode="json", include=told),
+            "data": self.source.digest,
+            "columns": dict(s.source.columns),
+            "limit": s.source.limit,
+            "constitution": self.constitution.digest,
+            "critique_template": self.critique.digest,
+            "revision_template": self.revision.digest,
+            "objectives": list(self.objectives),
+            "judge": judge.model.name,
+            "judge_digest": judge_digest(judge.model, judge.where.args),
+            "engine": judge.kind,
+            "policy": policy.model.name,
+            "policy_digest": judge_digest(policy.model, policy.where.args),
+            "policy_engine": policy.kind,
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """Names and digests of what every line is made with."""
+        templates = {"critique": self.critique, "revision": self.revision}
+        return {
+            "judge": _reference(self.judge.model),
+            "policy": _reference(self.policy.model),
+            "constitution": self.constitution.reference,
+            "templates": {kind: f"{Path(each.place).stem}@{each.digest[:12]}" for kind, each in templates.items()},
+            "rlaif": __version__,
+        }
 
     def rows(self) -> Iterator[tuple[int, Prompt] | Reject]:
         """Read the prompts, up to `--limit` usable ones."""
@@ -137,22 +169,27 @@ def revise_responses(settings: ReviseSettings, watch: Watcher | None = None) -> 
       the tag `revised` tells; the tag `truncated` marks one that was cut. Equal texts make no pair.
     - `OUT.rejects.jsonl`: rows that cannot be used, and chains of which a text failed, with line and reason.
 
-    Answers are kept in `OUT.db` as they come; the same call continues to the same bytes.
+    Answers are kept in `OUT.db` as they come, and the settings in `OUT.manifest.json`; the same call continues to the
+    same bytes. Under other settings it goes on with `update` alone, and then asks only what they change.
 
     Raises:
-        InputError: bad input, or `out` is a file of another making.
+        InputError: bad input, other settings without `update`, or `out` is a file of another making.
         Interrupted: Ctrl-C; the same call continues.
         RunError: a server, disk or model failed; the same call continues.
     """
     run = ReviseRun(settings)
-    out = settings.out
-    _refuse_others(out, settings.source.data)
+    out, files = settings.out, ReviseFiles(settings.out)
+    files.refuse_others(settings.source.data)
+    at = manifest_beside(out)
+    options = settings.model_dump(mode="json", exclude={"update"})
+    manifest = go_on(read_manifest_file(at), run.deciding(), options, out, [files.ledger], update=settings.update)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(out, error) from None
     progress = _Progress(run, watch)
-    with closing(Ledger(ledger_of(out))) as ledger:
+    with closing(Ledger(files.ledger)) as ledger:
+        write_manifest(at, manifest)
         try:
             with closing(OneModel()) as loaded:
                 for stage in range(run.planner.stages):
@@ -161,19 +198,22 @@ def revise_responses(settings: ReviseSettings, watch: Watcher | None = None) -> 
             raise Interrupted(
                 f"interrupted; what was written is kept in {ledger.path}. Give the same command to continue."
             ) from None
-        counts = _write(run, ledger)
-    tally = progress.tally
+        chains = run.chains(ledger, run.planner.stages)
+        counts = vars(write_chains(chains, files, n=settings.n, provenance=run.provenance()))
+        tally = progress.tally
+        session = {"asked": tally.asked, "reused": tally.reused, "seconds": round(tally.seconds, 3)}
+        write_manifest(at, manifest.model_copy(update={"state": "done", "counts": counts, "last_session": session}))
     return ReviseSummary(
         out=str(out),
-        sft_file=str(beside(out, "sft")),
-        pairs_file=str(beside(out, "pairs")),
-        rejects_file=str(rejects_beside(out)),
+        sft_file=str(files.sft),
+        pairs_file=str(files.pairs),
+        rejects_file=str(files.rejects),
         asked=tally.asked,
         reused=tally.reused,
         prompt_tokens=tally.prompt_tokens,
         completion_tokens=tally.completion_tokens,
         seconds=tally.seconds,
-        **vars(counts),
+        **counts,
     )
 
 
@@ -185,7 +225,7 @@ def plan_revisions(settings: ReviseSettings) -> RevisePlan:
     """
     run = ReviseRun(settings)
     stages = run.planner.stages
-    kept = ledger_of(settings.out)
+    kept = ReviseFiles(settings.out).ledger
     counts = {"prompts": 0, "rejected": 0, "chains": 0, "requests": 0, "answered": 0}
     with ExitStack() as opened:
         ledger = opened.enter_context(closing(Ledger(kept))) if kept.is_file() else None
@@ -205,16 +245,6 @@ def plan_revisions(settings: ReviseSettings) -> RevisePlan:
     return RevisePlan(to_ask=to_ask, most_new_tokens=to_ask * settings.max_tokens, **counts)
 
 
-def ledger_of(out: Path) -> Path:
-    """Where the answers of a file are kept."""
-    return out.with_name(f"{out.name}.db")
-
-
-def beside(out: Path, what: str) -> Path:
-    """A file that is made with OUT: its `sft` rows or its `pairs`."""
-    return out.with_name(f"{out.stem}.{what}.jsonl")
-
-
 def _template(name: str, kind: Kind) -> Template:
     template = load_template(name)
     if template.head.kind != kind:
@@ -225,27 +255,12 @@ def _template(name: str, kind: Kind) -> Template:
     return template
 
 
+def _reference(model: ModelIdentity) -> str:
+    return f"{model.name}@{model.digest[:12]}"
+
+
 def _writer(placed: Placed, temperature: float, s: ReviseSettings) -> Writer:
     return Writer(judge_digest(placed.model, placed.where.args), temperature, s.max_tokens, s.seed)
-
-
-def _refuse_others(out: Path, data: str) -> None:
-    """Refuse to overwrite what is to be read, and what another command made."""
-    made = (out, beside(out, "sft"), beside(out, "pairs"), rejects_beside(out))
-    source = Path(data).resolve()
-    for path in made:
-        if path.resolve() == source:
-            raise InputError(f"{data}: would be overwritten by --out {out}; choose another --out.")
-    exists = next((path for path in made if path.exists()), None)
-    foreign = exists is not None and not ledger_of(out).exists()
-    if out.is_file() and not foreign:
-        with out.open(encoding="utf-8", errors="replace") as file:
-            first = file.readline()
-        # What rlaif generate wrote has a ledger of the same name.
-        foreign = bool(first) and '"steps": [' not in first
-        exists = out
-    if foreign:
-        raise InputError(f"{exists}: exists and was not made by rlaif revise; move it away, or choose another --out.")
 
 
 class _Progress:
@@ -287,98 +302,3 @@ def _ask(run: ReviseRun, ledger: Ledger, loaded: OneModel, stage: int, progress:
     asker = Asker(ledger, lambda done: None, lambda: loaded.engine(placed), batch, progress)
     asker.run(run.requests(ledger, stage))
     progress.end_stage(asker.tally)
-
-
-@dataclass
-class _Counts:
-    """Lines written, and rows and chains that were not."""
-
-    prompts: int = 0
-    chains: int = 0
-    pairs: int = 0
-    unchanged: int = 0
-    truncated: int = 0
-    failed: int = 0
-    rejected: int = 0
-
-
-@dataclass
-class _Files:
-    """The files being written."""
-
-    out: TextIO
-    sft: TextIO
-    pairs: TextIO
-    rejects: TextIO
-
-
-def _write(run: ReviseRun, ledger: Ledger) -> _Counts:
-    """Write all files from the ledger, in the order of the data."""
-    out = run.settings.out
-    counts = _Counts()
-    last: str | None = None
-    with ExitStack() as opened:
-        paths = (out, beside(out, "sft"), beside(out, "pairs"), rejects_beside(out))
-        files = _Files(*(opened.enter_context(replacing(path)) for path in paths))
-        for row in run.chains(ledger, run.planner.stages):
-            if isinstance(row, Reject):
-                files.rejects.write(reject_line(row))
-                counts.rejected += 1
-                continue
-            line, chain = row
-            if chain.failure is not None:
-                held = {"id": chain.prompt.id, "chain": chain.number}
-                files.rejects.write(reject_line(Reject(line, chain.failure, held)))
-                counts.failed += 1
-                continue
-            counts.prompts += chain.prompt.id != last
-            last = chain.prompt.id
-            _write_chain(run, chain, files, counts)
-    return counts
-
-
-def _write_chain(run: ReviseRun, chain: Chain, files: _Files, counts: _Counts) -> None:
-    prompt, first, revision = chain.prompt, chain.texts[0], chain.texts[-1]
-    name = prompt.id if run.settings.n == 1 else f"{prompt.id}-{chain.number}"
-    head = {"id": name, "prompt": [turn.model_dump() for turn in prompt.messages]}
-    finish, truncated = chain.finish_reasons, chain.finish_reasons[-1] == "length"
-    steps = [
-        {"round": n + 1, "objective": drawn.objective, "principle": drawn.principle.id}
-        | {"critique": chain.texts[2 * n + 1], "revision": chain.texts[2 * n + 2]}
-        for n, drawn in enumerate(chain.drawn)
-    ]
-    whole = {"id": name, "prompt_id": prompt.id, "chain": chain.number, "prompt": head["prompt"], "response": first}
-    whole |= {"steps": steps, "revision": revision}
-    whole["finish_reasons"] = {"response": finish[0], "critiques": finish[1::2], "revisions": finish[2::2]}
-    _write_line(files.out, whole | {"tags": dict(prompt.tags), "provenance": _provenance(run, prompt)})
-    completion = [{"role": "assistant", "content": revision}]
-    _write_line(files.sft, head | {"completion": completion, "finish_reason": finish[-1]})
-    counts.chains += 1
-    counts.truncated += truncated
-    if first.strip() == revision:
-        counts.unchanged += 1
-        return
-    side = side_of(revision, first)
-    a, b = (revision, first) if side == "a" else (first, revision)
-    tags = {**prompt.tags, "revised": side, **({"truncated": True} if truncated else {})}
-    _write_line(files.pairs, head | {"response_a": a, "response_b": b, "tags": tags})
-    counts.pairs += 1
-
-
-def _write_line(file: TextIO, value: dict[str, Any]) -> None:
-    file.write(json.dumps(value, ensure_ascii=False) + "\n")
-
-
-def _provenance(run: ReviseRun, prompt: Prompt) -> dict[str, Any]:
-    templates = {"critique": run.critique, "revision": run.revision}
-    return {
-        "judge": _reference(run.judge.model),
-        "policy": None if prompt.response is not None else _reference(run.policy.model),
-        "constitution": run.constitution.reference,
-        "templates": {kind: f"{Path(each.place).stem}@{each.digest[:12]}" for kind, each in templates.items()},
-        "rlaif": __version__,
-    }
-
-
-def _reference(model: ModelIdentity) -> str:
-    return f"{model.name}@{model.digest[:12]}"

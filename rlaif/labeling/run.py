@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain, islice
@@ -18,20 +17,14 @@ from rlaif.errors import InputError, Interrupted
 from rlaif.files import cannot_write
 from rlaif.labeling.ask import Asker, Tally, Watcher
 from rlaif.labeling.generate import first_usable, generate_responses, rejects_beside
-from rlaif.labeling.manifest import (
-    Manifest,
-    changed_settings,
-    library_versions,
-    read_manifest,
-    write_manifest,
-)
+from rlaif.labeling.manifest import Manifest, go_on, manifest_of, read_manifest, write_manifest
 from rlaif.labeling.plan import Planner, choose_objectives
 from rlaif.labeling.settings import LabelSettings
 from rlaif.labeling.verdicts import read_answer
 from rlaif.labeling.write import Written, read_rejects, write_labels
 from rlaif.labeling.writing import judge_digest
 from rlaif.prompts import Template, load_template
-from rlaif.store import Ledger, holds_answers
+from rlaif.store import Ledger
 from rlaif.types import Frozen, JudgeRequest, Pair, Provenance
 from rlaif.version import __version__
 
@@ -197,7 +190,7 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
     except OSError as error:
         raise cannot_write(out, error) from None
     with closing(Ledger(out / "judgments.db")) as ledger:
-        write_manifest(out, manifest)
+        write_manifest(manifest_of(out), manifest)
         try:
             source = _sample_responses(run, watch) if settings.policy else None
             asker = _ask(run, ledger, manifest, engine_name, judge, source, watch)
@@ -221,7 +214,7 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
         "counts": counts,
         "last_session": session,
     }
-    write_manifest(out, manifest.model_copy(update=final))
+    write_manifest(manifest_of(out), manifest.model_copy(update=final))
     return summary
 
 
@@ -241,32 +234,14 @@ def _continue_or_start(out: Path, deciding: dict[str, Any], options: dict[str, A
     Raises:
         InputError: the run was made with other settings, and `update` is not given.
     """
-    deciding = json.loads(json.dumps(deciding))
     old = read_manifest(out)
-    if old is None:
-        # What was not written by a run is not to be overwritten by one.
-        held = next((name for name in ("judgments.db", "labels.jsonl", "rejects.jsonl") if (out / name).exists()), None)
-        if held:
-            raise InputError(f"{out}: holds {held} but no manifest.json; choose another --out.")
-        return Manifest(settings=deciding, options=options, versions=library_versions())
-    changed = changed_settings(old.settings, deciding)
-    if not changed:
-        return old.model_copy(update={"state": "running", "options": options})
-    # A first try that ended before any answer has nothing to protect.
-    answered = any(holds_answers(out / name) for name in ("judgments.db", "responses.jsonl.db"))
-    if answered and not update:
-        listed = "; ".join(changed)
-        raise InputError(
-            f"{out}: made with other settings ({listed}); add --update to ask what they change, or use another --out."
-        )
-    new = {
-        "settings": deciding,
-        "options": options,
-        "state": "running",
-        "generation": old.generation + 1,
-        "versions": library_versions(),
-    }
-    return old.model_copy(update=new)
+    # What was not written by a run is not to be overwritten by one.
+    names = ("judgments.db", "labels.jsonl", "rejects.jsonl")
+    held = next((name for name in names if (out / name).exists()), None) if old is None else None
+    if held:
+        raise InputError(f"{out}: holds {held} but no manifest.json; choose another --out.")
+    ledgers = (out / "judgments.db", out / "responses.jsonl.db")
+    return go_on(old, deciding, options, out, ledgers, update=update)
 
 
 def _sample_responses(run: LabelRun, watch: Watcher | None) -> Source:
@@ -304,7 +279,8 @@ def _ask(
             engine.close()
             fix = f"choose one with --engine-arg dtype={before} and --update, or use another --out"
             raise InputError(f"{settings.out}: made with dtype {before}, and the judge would run in {now} here; {fix}.")
-        write_manifest(settings.out, manifest.model_copy(update={"engine": {**manifest.engine, **engine.details}}))
+        engine_now = {**manifest.engine, **engine.details}
+        write_manifest(manifest_of(settings.out), manifest.model_copy(update={"engine": engine_now}))
         return engine
 
     planner = run.planner(judge)

@@ -98,6 +98,7 @@ class ReviseSettings(Frozen):
     revision_temperature: Temperature = 0.0
     max_tokens: Count = 512
     seed: int = 0
+    update: bool = False
 
     @model_validator(mode="after")
     def _chains_differ(self) -> ReviseSettings:

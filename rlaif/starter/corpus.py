@@ -22,7 +22,10 @@ _WEIGHTS = {
     "answers": 6.0, "sycophancy": 5.0, "mistake": 3.0,
 }  # fmt: skip
 # How often a family's principles are drilled: more often where wordings are hard to tell apart from others'.
-_DRILLED = {"clarify": 3.0, "sycophancy": 3.0, "pressure": 2.0, "answers": 2.0, "source": 2.0, "contradiction": 2.0}
+_DRILLED = {
+    "clarify": 4.0, "sycophancy": 4.0, "pressure": 4.0, "contradiction": 4.0, "privacy": 4.0, "answers": 2.0,
+    "source": 2.0, "certainty": 2.0, "overrefusal": 3.0, "example": 2.0, "experience": 2.0, "empathy": 2.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,17 @@ class Mix:
         direct: share of the judge's rows that ask for a verdict without a rationale.
         questions: branches a pair.
         noise: share of verdicts turned round, so that a verdict is no surer than the judge is right.
+        invented: share of made-up names where a response is judged or revised.
         families: those that decide the pairs.
     """
 
-    policy: float = 0.12
-    single: float = 0.16
+    policy: float = 0.10
+    single: float = 0.32
     drill: float = 0.2
     direct: float = 0.12
     questions: int = 5
     noise: float = 0.0
+    invented: float = 0.25
     families: tuple[str, ...] = tuple(FAMILIES)
 
 
@@ -65,7 +70,7 @@ def _questions(world: World, pair: WorldPair, family: str, count: int) -> Iterat
 def rows(encoder: Encoder, seed: str, mix: Mix) -> Iterator[Row]:
     """An endless stream of rows."""
     rng = random.Random(seed)
-    world = World("train", rng)
+    world, plain = World("train", rng, mix.invented), World("train", rng)
     weights = [_WEIGHTS.get(family, 1.0) for family in mix.families]
     drilled = [_DRILLED.get(family, 1.0) for family in mix.families]
 
@@ -74,7 +79,7 @@ def rows(encoder: Encoder, seed: str, mix: Mix) -> Iterator[Row]:
 
     while True:
         if rng.random() < mix.policy:
-            pairs = [_pair(world, family_drawn()) for _ in range(4)]
+            pairs = [_pair(plain, family_drawn()) for _ in range(4)]
             yield encoder.answered([(pair.scene.prompt, side.text) for pair in pairs for side in (pair.a, pair.b)])
             continue
         if rng.random() < mix.single:
@@ -104,7 +109,7 @@ def _about_one(encoder: Encoder, world: World, family: str) -> Row:
     principles = [Principle(families[0], True), Principle(families[0], False)]
     principles += [Principle(name, rng.random() < 0.5) for name in families[1:]]
     rng.shuffle(principles)
-    what = rng.choice(("rating", "rating", "critique", "revision", "revision"))
+    what = rng.choice(("rating", "rating", "critique", "revision", "revision", "revision", "revision"))
     if what == "rating":
         return encoder.rated(pair.scene, response, [_rating(world, pair, response, one) for one in principles])
     worded = [(one, word(world, one)) for one in principles]

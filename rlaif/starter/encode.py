@@ -212,8 +212,8 @@ class Encoder:
 
     def revised(self, scene: Scene, response: Response, asked: Iterable[tuple[str, str, Response]]) -> Row:
         """A response and principles in words, each with its critique and the response put right."""
-        # As in `answered`: much of what is put in is free.
-        row = Row(weight=0.15)
+        # As in `answered`, what is put in is free; but most is copied, and that is to be learned to the letter.
+        row = Row(weight=0.8)
         at = row.add(self._special[REVISE] + self._special[USER], 0, 0)
         for segment, (text, critique, better) in enumerate(asked, 1):
             quoted, request = self._halves("revision", scene, response, text, critique)

@@ -43,6 +43,9 @@ def contrary(clause: str, rng: random.Random) -> str | None:
     base = base_form(verb)
     if _UNFIT.search(clause) or not rest or (base is None and verb != "is"):
         return None
+    article = re.match("(an?|the) (?=[a-z])", rest)
+    if article and rng.random() < 0.3:
+        return f"{verb} no {rest[article.end() :]}"
     frames = (f"never {clause}", f"never {clause}", f"at no point {clause}", f"is not one that {clause}")
     if rng.random() < 0.5:
         return rng.choice(frames)

@@ -48,7 +48,7 @@ class Plan:
         batch_tokens: padded tokens a step.
     """
 
-    steps: int = 4600
+    steps: int = 4900
     seed: int = 0
     mix: Mix = field(default_factory=Mix)
     width: int = 256

@@ -15,6 +15,14 @@ from rlaif.starter.families import Split, read_texts
 _ALTERNATIVES = re.compile(r"\(([^()]*)\)")
 _SLOT = re.compile(r"\{(\w+)\}")
 _ARTICLE = re.compile(r"\b([Aa]) (?=[aeiouAEIOU])")
+# Names of these kinds can be made up.
+_INVENTED = frozenset({"topic", "thing", "person", "place_start", "place_end", "valuable"})
+_LOWER = frozenset({"topic", "thing", "place_end", "valuable"})
+
+
+@cache
+def _held_out_names(kind: str) -> frozenset[str]:
+    return frozenset(texts()["entities"][kind]["heldout"])
 
 
 @cache
@@ -35,11 +43,14 @@ class World:
     Args:
         split: `train` or a held-out one; their names, topics, things and places have nothing in common.
         rng: where all chance comes from.
+        invented: share of names that are made up for the occasion, so that they can only be read: from a few dozen a
+            model learns to guess a name. A policy should not learn to make up words itself.
     """
 
-    def __init__(self, split: Split, rng: random.Random) -> None:
+    def __init__(self, split: Split, rng: random.Random, invented: float = 0.0) -> None:
         self.split = split
         self.rng = rng
+        self.invented = invented
         self._side = "train" if split == "train" else "heldout"
 
     def entity(self, kind: str) -> str:
@@ -54,8 +65,22 @@ class World:
             return str(self.rng.randint(2, 99))
         if kind == "phone":
             return f"{self.rng.randint(200, 999)} {self.rng.randint(1000, 9999)}"
+        if self.invented and kind in _INVENTED and self.rng.random() < self.invented:
+            return self._invented(kind)
         found: str = self.rng.choice(texts()["entities"][kind][self._side])
         return found
+
+    def _invented(self, kind: str) -> str:
+        """A name that nobody bears: one that can only be copied, or compared, letter by letter."""
+        while True:
+            syllables = (self._syllable() for _ in range(self.rng.randint(1, 3)))
+            name = "".join(syllables)
+            name = name if kind in _LOWER else upper_first(name)
+            if len(name) > 2 and name not in _held_out_names(kind):
+                return name
+
+    def _syllable(self) -> str:
+        return "".join(self.rng.choice(texts()["syllables"][half]) for half in ("onsets", "rimes"))
 
     def other(self, kind: str, *but: str) -> str:
         """Draw an entity that is none of some others."""

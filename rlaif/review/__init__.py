@@ -1,0 +1,1 @@
+"""`rlaif review`: a local page on which people label pairs."""
