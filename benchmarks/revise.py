@@ -2,22 +2,37 @@
 
 python -m benchmarks.revise [PROMPTS] [--judge MODEL] [--count N]
 
-The same model writes the first responses, their critiques and revisions, and then judges.
+The same model writes the first responses, their critiques and revisions, and then judges. Without PROMPTS they are
+prompts of the starter's world that ask for help with harm, of its held-out part: where nothing is wrong with a first
+response there is nothing to revise.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import rlaif
-from benchmarks.common import ROOT, keep, print_table
+from benchmarks.common import keep, print_table
+from rlaif.starter.responses import kinds_of, make_pair
+from rlaif.starter.world import World
 from rlaif.stats import wilson
 
 OBJECTIVE = "harmlessness"
+
+
+def write_harmful_prompts(path: Path, count: int) -> None:
+    """Write prompts that ask for help with harm; each is another one."""
+    world = World("test", random.Random("revise"))
+    found: dict[str, None] = {}
+    while len(found) < count:
+        prompt = make_pair(world, "harm", world.rng.choice(kinds_of("harm"))).scene.prompt
+        found[json.dumps({"prompt": [turn.model_dump() for turn in prompt]})] = None
+    path.write_text("\n".join(found) + "\n", encoding="utf-8")
 
 
 def outcomes(labels: Path) -> Counter[str]:
@@ -42,14 +57,17 @@ def share(part: int, whole: int) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("prompts", nargs="?", type=Path, default=ROOT / "examples" / "prompts.jsonl")
+    parser.add_argument("prompts", nargs="?", type=Path)
     parser.add_argument("--judge", default="starter")
     parser.add_argument("--count", type=int, default=50)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out, run = Path(folder) / "revised.jsonl", Path(folder) / "run"
+        prompts = options.prompts or Path(folder) / "harmful.jsonl"
+        if options.prompts is None:
+            write_harmful_prompts(prompts, options.count)
         revised = rlaif.revise(
-            options.prompts, out, judge=options.judge, objectives=[OBJECTIVE], limit=options.count, max_tokens=256
+            prompts, out, judge=options.judge, objectives=[OBJECTIVE], limit=options.count, max_tokens=256
         )
         found: Counter[str] = Counter()
         if revised.pairs:
@@ -70,7 +88,7 @@ def main() -> None:
     named = {name: found[name] for name in ("wins", "loses", "ties", "unread")}
     counts = revised.model_dump(include={"chains", "failed", "unchanged", "truncated", "pairs"})
     interval = [round(bound, 3) for bound in wilson(found["wins"], revised.pairs)]
-    keep("revise", {"prompts": options.prompts.name, "judge": options.judge, **counts, **named, "wins_ci": interval})
+    keep("revise", {"prompts": prompts.name, "judge": options.judge, **counts, **named, "wins_ci": interval})
 
 
 if __name__ == "__main__":

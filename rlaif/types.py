@@ -179,7 +179,8 @@ class ObjectiveLabel(Frozen):
     """What the judge says of one pair under one objective, over both orders and all samples.
 
     `verdicts` counts those read, `abstained` those that were not; `reasons` counts the latter by
-    status. `order_gap` is |p_a(ab) - p_a(ba)|, `None` unless both orders were read.
+    status. `order_gap` is |p_a(ab) - p_a(ba)|, `None` unless both orders were read. Of calibrated labels `p_a` and
+    `preference` are after it; `order_gap` stays that of the verdicts as they were read.
 
     Where responses are rated one by one, a verdict is a pair of ratings, both read, and there is no order gap;
     `rating_a` and `rating_b` are the mean ratings. They are left out of what is written where there are none.
@@ -208,12 +209,16 @@ class OverallLabel(Frozen):
 
 
 class Provenance(Frozen):
-    """What a label was made with, each as `name@digest`, and the version of rlaif."""
+    """What a label was made with, each as `name@digest`, and the version of rlaif.
+
+    `calibration` is what put `p_a` right; it is left out of what is written where there is none.
+    """
 
     judge: str
     constitution: str
     template: str
     rlaif: str
+    calibration: str | None = Field(default=None, exclude_if=_is_none)
 
 
 class Label(Frozen):

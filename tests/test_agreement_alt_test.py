@@ -196,7 +196,8 @@ def test_instances_with_too_few_people_do_not_count() -> None:
     assert counts == [{"x": 6, "y": 6, "z": 3}, {"x": 6, "y": 6, "z": 3}, {"x": 3, "y": 3, "z": 3}]
 
 
-NOBODY = "no annotator has enough instances"
+NOBODY = "no annotator has 2 instances that the judge and 2 people labelled"
+ALONE = "one annotator, so that there is nobody else to be as close to"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ NOBODY = "no annotator has enough instances"
     [
         pytest.param(np.zeros(0, np.int8), np.zeros((0, 0), np.int8), "there are no annotators", id="nothing"),
         pytest.param(np.zeros(0, np.int8), np.zeros((0, 3), np.int8), NOBODY, id="no instances"),
-        pytest.param(np.zeros(50, np.int8), np.zeros((50, 1), np.int8), NOBODY, id="one annotator"),
+        pytest.param(np.zeros(50, np.int8), np.zeros((50, 1), np.int8), ALONE, id="one annotator"),
         pytest.param(np.full(50, -1), np.zeros((50, 3), np.int8), NOBODY, id="a judge who abstains"),
         pytest.param(np.zeros(50), np.full((50, 3), np.nan), NOBODY, id="no labels"),
         pytest.param(np.zeros(1), np.zeros((1, 3)), NOBODY, id="one instance"),

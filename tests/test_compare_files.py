@@ -158,7 +158,7 @@ def test_mean_log_odds_of_two_judges(tmp_path: Path) -> None:
     # On p0 one is sure of a and the other leans to b: the mean leans to a.
     chances = {"one": (0.95, 0.4), "two": (0.3, 0.45)}
     judged = [
-        {"id": f"p{n}", "judge": name, "objective": "overall", "preference": None, "p_a": p}
+        {"id": f"p{n}", "judge": name, "objective": "overall", "preference": "a" if p > 0.5 else "b", "p_a": p}
         for name, each in chances.items()
         for n, p in enumerate(each)
     ]
@@ -212,6 +212,7 @@ GOOD = judge_row("p1", "a")
         ([GOOD, judge_row("p2", "a", p_a=1.2)], "judge.jsonl:2: p_a is 1.2; expected a probability"),
         ([GOOD, judge_row("p2", "a", p_a="high")], "judge.jsonl:2: p_a is high; expected a probability"),
         ([GOOD, judge_row("p2", "a", p_a=0.2)], "which prefers the other response"),
+        ([GOOD, judge_row("p2", None, p_a=0.9)], "judge.jsonl:2: preference is null, as of a judge that abstained"),
         ([GOOD, judge_row("p2", "a", order="first")], "judge.jsonl:2: order is 'first'; expected ab or ba"),
         ([GOOD, judge_row("p2", "b"), GOOD], "judge.jsonl:3: 'judge' labels pair 'p1' for 'overall' also on line 1;"),
         (
@@ -236,6 +237,9 @@ def test_labels_that_cannot_be_used(tmp_path: Path, rows: list[Any], message: st
     ("human", "message"),
     [
         ([{**HUMAN[0], "preference": "c"}], "human.jsonl:1: preference is 'c'; expected a, b or tie"),
+        ([{**HUMAN[0], "preference": None}], "human.jsonl:1: preference is null; expected a, b or tie"),
+        ([{"id": "p1", "annotator": "x", "objective": "overall"}], "human.jsonl:1: preference is missing; expected a"),
+        ([{**HUMAN[0], "annotator": None}], "human.jsonl:1: annotator is null; expected a text"),
         ([HUMAN[0], HUMAN[0]], "human.jsonl:2: 'x' labels pair 'p1' for 'overall' also on line 1;"),
         ([{"id": "p1", "preference": "a"}], "human.jsonl:1: annotator is missing"),
         (["p1"], "human.jsonl:1: not an object"),
@@ -264,7 +268,10 @@ def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
     for options, message in (
         ({"objectives": ["style"]}, "--objective style: not in"),
         ({"ties": "maybe"}, "--ties maybe: expected count, half, drop"),
-        ({"resamples": -1}, "--resamples -1"),
+        ({"resamples": -1}, "--resamples -1: expected 0 to 1,000,000"),
+        ({"resamples": 10**11}, "--resamples 100000000000: expected 0 to 1,000,000"),
+        ({"seed": -1}, "--seed -1: expected 0 or more"),
+        ({"generator": "m"}, "--generator m: the pairs do not say who wrote the responses"),
         ({"epsilon": 2.0}, "--epsilon 2.0"),
     ):
         with pytest.raises(InputError, match=message):
@@ -273,8 +280,11 @@ def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "judge.jsonl", [GOOD])
-    with pytest.raises(InputError, match="the same labels are given twice"):
-        compared(tmp_path, [GOOD], HUMAN, against=[file])
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "linked.jsonl").symlink_to(file)
+    for again in (file, tmp_path / "folder" / ".." / "judge.jsonl", tmp_path / "linked.jsonl"):
+        with pytest.raises(InputError, match="the same labels are given twice"):
+            compared(tmp_path, [GOOD], HUMAN, against=[again])
 
 
 def test_the_text_fits_a_terminal(rlaif: Cli, tmp_path: Path) -> None:

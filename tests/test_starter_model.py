@@ -265,8 +265,9 @@ def test_the_chat_template_tells_the_skills_apart() -> None:
     assert text == "<|system|>Be kind.<|end|><|user|>Hello.<|end|><|assistant|>"
 
 
-# What ships, on a part of the test; `python -m rlaif.starter.measure` has all of it. The aim for verdicts and orders is
-# 0.9 on the whole test, which the model card shows it does not reach yet: here stands what it must not fall below.
+# What ships, on a part of the test; `python -m rlaif.starter.measure` has all of it, where verdicts and orders reach 0.9
+# and the calibration error 0.05 in ten bins. Here stands what it must not fall below: of 192 answers ten bins of 19 would
+# show an error of 0.05 where there is none, so they are put in four.
 
 
 @pytest.fixture(scope="module")
@@ -284,10 +285,10 @@ def share(values: list[bool]) -> float:
 
 
 def test_the_shipped_judge_is_right_in_its_world(answers: list[Answer]) -> None:
-    assert share([one.right for one in answers]) >= 0.85
-    assert share([one.consistent for one in answers]) >= 0.85
+    assert share([one.right for one in answers]) >= 0.88
+    assert share([one.consistent for one in answers]) >= 0.9
     assert share([states_what_decides(one, order) for one in answers for order in one.p_a]) >= 0.85
-    assert calibration_error(answers) <= 0.05
+    assert calibration_error(answers, bins=4) <= 0.05
 
 
 def test_the_shipped_judge_reads_the_principles(engine: TransformersEngine, answers: list[Answer]) -> None:

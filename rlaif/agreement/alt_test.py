@@ -189,7 +189,11 @@ def alt_test_of_labels(
         if name not in per_annotator
     }
     if not per_annotator:
-        reason = "no annotator has enough instances" if rows.names else "there are no annotators"
+        reason = "there are no annotators"
+        if rows.names:
+            reason = f"no annotator has {needed} instances that the judge and {max(2, min_humans)} people labelled"
+        if len(rows.names) == 1:
+            reason = "one annotator, so that there is nobody else to be as close to"
         return AltTest(
             epsilon=epsilon,
             winning_rate=None,

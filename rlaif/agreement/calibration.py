@@ -7,11 +7,10 @@ import numpy.typing as npt
 
 from rlaif.agreement.metrics import Figure, Floats
 from rlaif.agreement.results import Calibration, CalibrationBin
-from rlaif.stats import wilson
+from rlaif.stats import CLIP, wilson
 
 BINS = 10
 FOLDS = 5
-CLIP = 1e-6  # a judge that is certain and wrong would cost infinitely much
 
 _PER_BIN = 10
 _LEAST = 10  # pairs to cross-validate with: two a fold

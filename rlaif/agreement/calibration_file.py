@@ -1,43 +1,13 @@
-"""The file of `rlaif compare --calibrate`: the temperature that puts a judge's `p_a` right, by objective."""
+"""Write the file of `rlaif compare --calibrate`: the temperature that puts a judge's `p_a` right, by objective."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-
-from pydantic import Field
 
 from rlaif.agreement.results import JudgeComparison
 from rlaif.errors import InputError
 from rlaif.files import replacing
-from rlaif.types import Frozen
-from rlaif.version import __version__
-
-
-class ObjectiveTemperature(Frozen):
-    """One objective's temperature: it divides the log-odds of `p_a`. `n` pairs were fitted; ECE before and after."""
-
-    temperature: float = Field(gt=0, allow_inf_nan=False)
-    n: int
-    ece: float | None = None
-    ece_after: float | None = None
-
-
-class CalibrationFile(Frozen):
-    """What was fitted, on which labels.
-
-    `judge`, `template` and `constitution` are as the labels' provenance says, `name@digest`; of recorded labels only
-    the judge's name is known. `not_defined` says why an objective has no temperature.
-    """
-
-    judge: str
-    template: str | None = None
-    constitution: str | None = None
-    labels: str
-    human: str
-    objectives: Mapping[str, ObjectiveTemperature]
-    not_defined: Mapping[str, str] = Field(default_factory=dict)
-    rlaif: str = __version__
+from rlaif.labeling.calibration import CalibrationFile, ObjectiveTemperature
 
 
 def write_calibration(found: JudgeComparison, human: str, path: Path) -> CalibrationFile:
@@ -62,6 +32,7 @@ def write_calibration(found: JudgeComparison, human: str, path: Path) -> Calibra
         judge=made_with.get("judge", found.judge),
         template=made_with.get("template"),
         constitution=made_with.get("constitution"),
+        calibrated=made_with.get("calibration"),
         labels=found.labels,
         human=human,
         objectives=fitted,

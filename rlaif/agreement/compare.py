@@ -23,6 +23,7 @@ from rlaif.errors import InputError
 from rlaif.version import __version__
 
 EXAMPLES = 200
+_MOST_RESAMPLES = 1_000_000
 
 
 @dataclass
@@ -71,8 +72,9 @@ def compare(
         InputError: a file cannot be used, or both sides have no pair or objective in common.
         RunError: a run's ledger cannot be read.
     """
-    _check_settings(ties, resamples, epsilon, examples)
+    _check_settings(ties, resamples, seed, epsilon, examples)
     read = _read(str(labels), str(human), [str(each) for each in against], pairs)
+    _check_generator(generator, read.texts)
     wanted = _wanted(read, objectives)
     asked = Asked(ties, Sampling(resamples, seed), epsilon, generator)
     writers = read.texts.written_by(len(read.ids))
@@ -109,15 +111,26 @@ def compare(
     )
 
 
-def _check_settings(ties: str, resamples: int, epsilon: float, examples: int) -> None:
+def _check_settings(ties: str, resamples: int, seed: int, epsilon: float, examples: int) -> None:
     if ties not in get_args(Ties):
         raise InputError(f"--ties {ties}: expected {', '.join(get_args(Ties))}.")
-    if resamples < 0:
-        raise InputError(f"--resamples {resamples}: expected 0 or more; 0 draws none.")
+    if not 0 <= resamples <= _MOST_RESAMPLES:
+        raise InputError(f"--resamples {resamples}: expected 0 to {_MOST_RESAMPLES:,}; 0 draws none.")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected 0 or more.")
     if not 0 <= epsilon < 1:
         raise InputError(f"--epsilon {epsilon}: expected 0 to 1; 0.2 is usual in place of experts, 0.1 of a crowd.")
     if examples < 0:
         raise InputError(f"examples {examples}: expected 0 or more.")
+
+
+def _check_generator(generator: str | None, texts: PairTexts) -> None:
+    if generator is None or generator in texts.generators:
+        return
+    known = f"who wrote responses there is {_listed(list(texts.generators))}; give one of those"
+    if not texts.generators:
+        known = "the pairs do not say who wrote the responses; give pairs with the tags generator_a and generator_b"
+    raise InputError(f"--generator {generator[:80]}: {known}.")
 
 
 def _read(labels: str, human: str, against: Sequence[str], pairs: str | Path | None) -> _Read:
@@ -125,6 +138,13 @@ def _read(labels: str, human: str, against: Sequence[str], pairs: str | Path | N
     votes = read_human_votes(human)
     labelled = len(votes.ids)
     ids, texts = votes.ids, PairTexts(labelled)
+    # By any path, and a run by its folder or its file.
+    files = [
+        (Path(each) / "labels.jsonl" if Path(each).is_dir() else Path(each)).resolve() for each in (labels, *against)
+    ]
+    for each, file in zip(against, files[1:], strict=True):
+        if files.count(file) > 1:
+            raise InputError(f"{each}: the same labels are given twice; give each once.")
     judges = [judge for each in (labels, *against) for judge in read_judges(each, ids, texts)]
     if not judges:
         raise InputError(f"{labels}: holds no labels; give a run's folder, a labels.jsonl or recorded labels.")
@@ -140,8 +160,6 @@ def _tell_apart(judges: list[JudgeLabels]) -> None:
     for judge in judges:
         if names.count(judge.name) > 1:
             judge.name = f"{judge.name} ({judge.labels})"
-    if len({judge.name for judge in judges}) < len(judges):
-        raise InputError(f"{judges[0].labels}: the same labels are given twice; give each once.")
 
 
 def _wanted(read: _Read, objectives: Sequence[str]) -> list[str]:

@@ -13,10 +13,9 @@ import numpy as np
 from rlaif.agreement.align import majority, one_hot
 from rlaif.agreement.bias import Sampling, drawn_or
 from rlaif.agreement.bootstrap import bootstrap, paired_difference
-from rlaif.agreement.calibration import CLIP
 from rlaif.agreement.metrics import Codes, Floats, Ints, accuracies, accuracy, accuracy_scores, cells, confusion
 from rlaif.agreement.results import JudgeDifference, JudgeRanking, JudgeStanding, Ties
-from rlaif.stats import mcnemar
+from rlaif.stats import CLIP, mcnemar
 
 LEVEL = 0.05
 _ROUNDING = 1e-9
@@ -112,7 +111,7 @@ def rank(
                 accuracy=figure.value,
                 accuracy_ci=ci,
                 cost=each.cost,
-                best=at == best,
+                best=at == best and bool(len(kept)),
                 # No pair on which just one is right: nothing speaks for a difference.
                 not_worse_than_best=None if not len(kept) else p is None or p > LEVEL,
             )

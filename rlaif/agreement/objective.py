@@ -41,6 +41,7 @@ from rlaif.stats import wilson
 
 FEW = 30
 _LOW_MASS, _LOW_COVERAGE, _MANY_SPLIT = 0.5, 0.9, 0.05
+_SLIGHT = 0.2  # agreement that Landis and Koch (1977) call slight
 _MOST_GENERATORS = 50
 
 
@@ -126,7 +127,8 @@ def compare_objective(
         disagreements=tuple(ids[people.pairs[row]] for row in disagreements(aligned, asked.ties)),
         choice_mass=float(mass.mean()) if len(mass) else None,
     )
-    return found.model_copy(update={"not_defined": notes.reasons, "warnings": tuple(_warnings(found))})
+    untold = int((scored & ~known.view.known).sum()) if known.view.known.any() else 0
+    return found.model_copy(update={"not_defined": notes.reasons, "warnings": tuple(_warnings(found, untold))})
 
 
 def _spreads(aligned: Aligned, view: PairView, table: Ints, with_judge: Ints, asked: Asked) -> dict[str, Spread]:
@@ -271,10 +273,20 @@ def disagreements(aligned: Aligned, ties: Ties) -> Ints:
     return rows[np.lexsort((rows, -(votes[:, 2] - votes[:, 1]), -sure))]
 
 
-def _warnings(found: ObjectiveComparison) -> Iterator[str]:
+def _warnings(found: ObjectiveComparison, untold: int) -> Iterator[str]:
     people = found.humans
-    if found.n < FEW:
-        yield f"Only {found.n} pairs with labels of judge and people: the figures say little."
+    if not found.n:
+        yield "No pair has a preference of the judge and a majority of people, so nothing is scored."
+    elif found.n < FEW:
+        what = f"{found.n} pair{'' if found.n == 1 else 's'} with labels of judge and people"
+        yield f"Only {what}: the figures say little."
+    if untold:
+        yield f"The texts of {untold:,} of {found.n:,} pairs are not known; lengths, form and tags are of the others."
+    if people.alpha is not None and people.alpha < _SLIGHT:
+        yield (
+            f"People hardly agree with each other (alpha {people.alpha:.2f}): a judge that is as close to them as they "
+            "are to each other may still be of little use."
+        )
     if people.annotators < 2:
         yield "One annotator: how far people agree with each other, the judge's ceiling, is not known."
     if found.coverage is not None and found.coverage < _LOW_COVERAGE:

@@ -244,7 +244,8 @@ class ObjectiveComparison(Frozen):
 class JudgeStanding(Frozen):
     """One judge among several under one objective, best first.
 
-    `cost` is mean tokens a pair where the run tells it. `kind` tells an ensemble from a judge.
+    `cost` is mean tokens a pair where the run tells it. `kind` tells an ensemble from a judge. Where no pair was judged
+    by all (`n` 0), none is the best.
     """
 
     judge: str

@@ -19,7 +19,7 @@ from rlaif.agreement.select_input import Pool, read_pool
 from rlaif.agreement.worth import CRITERIA, Reason, Worth
 from rlaif.data.human import HumanLabels, read_human_labels
 from rlaif.errors import InputError
-from rlaif.files import cannot_write, replacing
+from rlaif.files import check_output, replacing
 from rlaif.labeling.api import explain_settings
 from rlaif.types import Frozen, Pair
 
@@ -120,7 +120,7 @@ def select(
     except ValidationError as errors:
         raise InputError(explain_settings(errors)) from None
     target = Path(out)
-    _refuse_inputs(target, [source, Path(source) / "labels.jsonl", *human, *([] if pairs is None else [pairs])])
+    check_output("--out", target, [source, *human, *([] if pairs is None else [pairs])])
     labels = [read_human_labels(str(file)) for file in human]
     pool = read_pool(str(source), None if pairs is None else str(pairs))
     objectives = _objectives(pool, wanted, str(source))
@@ -160,14 +160,6 @@ def select(
         embedder=wanted.embedder if looked_at else None,
         seed=wanted.seed,
     )
-
-
-def _refuse_inputs(out: Path, inputs: Sequence[str | Path]) -> None:
-    if out.is_dir():
-        raise InputError(f"--out {out}: a folder; expected a file for the selected pairs.")
-    for name in inputs:
-        if out.exists() and Path(name).exists() and out.samefile(name):
-            raise InputError(f"--out {out}: also read by this command; choose another file.")
 
 
 def _objectives(pool: Pool, settings: SelectSettings, source: str) -> tuple[str, ...]:
@@ -242,10 +234,6 @@ def _counts(selected: Sequence[_Selected]) -> dict[str, int]:
 
 def _write(out: Path, pool: Pool, worth: Worth, selected: Sequence[_Selected], chance: float) -> None:
     pairs = dict(pool.texts({each.place for each in selected}))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(out, error) from None
     with replacing(out) as file:
         for rank, each in enumerate(selected, 1):
             why = {

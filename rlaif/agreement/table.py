@@ -18,7 +18,6 @@ from rlaif.agreement.texts import PairTexts
 from rlaif.data.human import CODES, PREFERENCES
 from rlaif.data.quick import quick_rows
 from rlaif.errors import InputError
-from rlaif.labeling.labels import preference as preference_of
 from rlaif.labeling.read import labels_file
 from rlaif.types import Label
 
@@ -165,7 +164,12 @@ def _checked(row: Mapping[str, Any], code: int, place: str) -> tuple[str, int, f
             f"{place}: preference is {PREFERENCES[code]!r} and p_a {p_a}, which prefers the other response; p_a is the "
             "probability of the pair's own a, wherever it was shown. Fix the line."
         )
-    return pair, CODES[preference_of(p_a) or "tie"] if code < 0 else code, float(p_a)
+    if code < 0:
+        raise InputError(
+            f"{place}: preference is null, as of a judge that abstained, and p_a {p_a}; give the preference, or leave "
+            "p_a out. Fix the line."
+        )
+    return pair, code, float(p_a)
 
 
 def _refuse_recorded(row: Any, place: str) -> NoReturn:

@@ -14,6 +14,7 @@ from rlaif.agreement.metrics import Ints
 from rlaif.data.pairs import Reject, read_pairs
 from rlaif.data.quick import quick_rows
 from rlaif.data.sources import open_source
+from rlaif.errors import InputError
 from rlaif.types import TagValue
 
 FEATURES = ("lists", "headings", "bold", "code")
@@ -158,12 +159,24 @@ def read_texts(data: str, ids: Mapping[str, int], texts: PairTexts) -> None:
     """Read the pairs of a file of pairs that are in `ids`; a row that is no pair is passed over, as `label` does.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: the file cannot be read, or holds none of these pairs.
     """
+    found, other = False, None
     for row in pair_rows(data):
         place = ids.get(row["id"])
         if place is not None:
             texts.add(place, row)
+            found = True
+        elif other is None:
+            other = row["id"]
+    if found:
+        return
+    if other is None:
+        raise InputError(f"{data}: holds no pairs; expected rows with id, prompt, response_a and response_b.")
+    raise InputError(
+        f"{data}: holds none of the pairs that were labelled; its ids look like {other[:40]!r}, those of the labels "
+        f"like {next(iter(ids))[:40]!r}. Give the pairs that were labelled."
+    )
 
 
 def pair_rows(data: str) -> Iterator[Mapping[str, Any]]:

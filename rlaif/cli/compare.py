@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--resamples", type=click.IntRange(0), default=1000, show_default=True, help="Of the bootstrap; 0 for none."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the resamples.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the resamples.")
 @click.option(
     "--epsilon",
     type=click.FloatRange(0, 1, max_open=True),
@@ -70,20 +70,32 @@ def compare_command(
       rlaif compare recorded.jsonl human.jsonl --pairs pairs.jsonl --json
     """
     from rlaif.agreement.compare import EXAMPLES, compare
+    from rlaif.errors import InputError
+    from rlaif.files import check_output
 
+    # Before the work: people's labels are the last file to be written over by mistake.
+    inputs = [labels, human, *options["against"], *filter(None, [options["pairs"]])]
+    for option, file in (("--calibrate", calibrate), ("--html", html)):
+        if file is not None:
+            check_output(option, Path(file), inputs)
+    if calibrate is not None and html is not None and Path(calibrate).resolve() == Path(html).resolve():
+        raise InputError(f"--html {html}: also the file of --calibrate; choose another file.")
     found = compare(labels, human, examples=EXAMPLES if html else 0, **options)
-    if calibrate is not None:
-        from rlaif.agreement.calibration_file import write_calibration
-
-        write_calibration(found, found.human, Path(calibrate))
     if html is not None:
         from rlaif.report.compare_page import write_page
 
         write_page(found, Path(html))
     if as_json:
         click.echo(found.model_dump_json())
+    else:
+        _print(found)
+    # Last: without a temperature to write the figures are told all the same.
+    if calibrate is not None:
+        from rlaif.agreement.calibration_file import write_calibration
+
+        write_calibration(found, found.human, Path(calibrate))
+    if as_json:
         return
-    _print(found)
     for what, file in (("Calibration", calibrate), ("Report", html)):
         if file is not None:
             click.echo(f"{what}: {file}", err=True)

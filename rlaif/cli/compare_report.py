@@ -21,6 +21,7 @@ _MOST_TAGS = 8
 _MOST_IDS = 5
 _LEAST_IN_GROUP = 5
 _WIDTH = 80
+_LONGEST = 60
 
 
 def comparison_shown(found: Comparison) -> Iterator[str]:
@@ -32,17 +33,24 @@ def comparison_shown(found: Comparison) -> Iterator[str]:
 
 
 def _judge(judge: JudgeComparison) -> Iterator[str]:
-    yield from _wrapped(f"{word(judge.judge)} ({word(judge.labels)})", "")
+    # A judge whose name another file shares has the file in its name already.
+    name = judge.judge.removesuffix(f" ({judge.labels})")
+    yield from _wrapped(f"{_short(name)} ({word(judge.labels)})", "")
+    calibration = (judge.provenance or {}).get("calibration")
+    if calibration is not None:
+        yield from _wrapped(
+            f"Its p_a has been calibrated already ({word(calibration)}): a temperature here comes on top of that one."
+        )
     if judge.unmatched_labels or judge.unmatched_humans:
         yield from _wrapped(
             f"{counted(judge.unmatched_labels, 'pair')} without a human label, "
             f"{judge.unmatched_humans:,} without one of the judge"
         )
     for name, why in judge.not_compared.items():
-        yield from _wrapped(f"{word(name)}: not compared, {why}")
+        yield from _wrapped(f"{_short(name)}: not compared, {why}")
     for name, objective in judge.objectives.items():
         yield ""
-        yield from _objective(word(name), objective)
+        yield from _objective(_short(name), objective)
     yield ""
 
 
@@ -56,10 +64,12 @@ def _objective(name: str, found: ObjectiveComparison) -> Iterator[str]:
         _with_interval("AC1", found.gwet_ac1, None),
     ]
     yield from _wrapped(f"Beyond chance: {'; '.join(beyond)}.")
+    if found.cohen_kappa is None and found.accuracy is not None:
+        yield from _wrapped(f"Kappa is not defined: {found.not_defined.get('cohen_kappa', 'too few labels')}.")
     if found.abstained or found.not_judged:
         yield from _wrapped(
-            f"Coverage {share(found.coverage)}: {counted(found.abstained, 'abstention')}, {found.not_judged:,} pairs "
-            "without a label."
+            f"Coverage {share(found.coverage)}: {counted(found.abstained, 'abstention')}, "
+            f"{counted(found.not_judged, 'pair')} without a label."
         )
     for line in (_position(found), _length(found), _form(found), _own(found), _calibration(found)):
         if line:
@@ -69,7 +79,7 @@ def _objective(name: str, found: ObjectiveComparison) -> Iterator[str]:
     for warning in found.warnings:
         yield from _wrapped(f"Warning: {warning}")
     if found.disagreements:
-        ids = ", ".join(word(each) for each in found.disagreements[:_MOST_IDS])
+        ids = ", ".join(_short(each) for each in found.disagreements[:_MOST_IDS])
         more = len(found.disagreements) - _MOST_IDS
         rest = f" and {more:,} more (all with --json)" if more > 0 else ""
         yield from _wrapped(f"Differs on {ids}{rest}; to read: --html.")
@@ -127,7 +137,8 @@ def _length(found: ObjectiveComparison) -> str:
         f"{share(length.human_longer)}"
     )
     if length.slope_gap is not None:
-        said += f"; slope {_signed(length.slope_gap)} against people's{_numbers(length.slope_gap_ci)}"
+        gap = f"{_signed(length.slope_gap)} against people's{_numbers(length.slope_gap_ci)}"
+        said += f"; log-odds per standard deviation of log length {gap}"
     even = length.controlled_agreement
     if even.value is not None:
         said += f". Agreement where lengths are within 10%: {share(even.value)} of {even.n:,}"
@@ -140,7 +151,9 @@ def _form(found: ObjectiveComparison) -> str:
 
 
 def _own(found: ObjectiveComparison) -> str:
-    told = [f"{word(each.generator)} {_both(each.judge, each.human)}" for each in found.self_preference if each.judge.n]
+    told = [
+        f"{_short(each.generator)} {_both(each.judge, each.human)}" for each in found.self_preference if each.judge.n
+    ]
     return f"Its own responses (judge, people): {'; '.join(told)}." if told else ""
 
 
@@ -165,7 +178,7 @@ def _wins(found: ObjectiveComparison) -> Iterator[str]:
     powered = [each for each in found.win_rates if each.powered is not None and len(found.win_rates) > 1]
     for each in powered[:_MOST_TAGS]:
         yield from _wrapped(
-            f"Wins of {word(each.name)}: {share(each.powered)}{_ci(each.powered_ci)} by {each.labelled:,} human and "
+            f"Wins of {_short(each.name)}: {share(each.powered)}{_ci(each.powered_ci)} by {each.labelled:,} human and "
             f"{each.judged:,} judge labels, {share(each.human)}{_ci(each.human_ci)} by the human ones alone; as "
             f"sharp as {number(each.gain, 1)} times the human labels."
         )
@@ -188,7 +201,13 @@ def _tags(groups: tuple[TagAgreement, ...]) -> Iterator[str]:
 
 def _ranking(ranking: JudgeRanking) -> Iterator[str]:
     n = ranking.standings[0].n
-    yield f"Judges, {word(ranking.objective)}, on the {counted(n, 'pair')} that all judged:"
+    if not n:
+        yield from _wrapped(
+            f"Judges, {_short(ranking.objective)}: no pair was judged by all, so they are not ranked.", ""
+        )
+        yield ""
+        return
+    yield f"Judges, {_short(ranking.objective)}, on the {counted(n, 'pair')} that all judged:"
     best = next(each.judge for each in ranking.standings if each.best)
     against = {
         (each.second if each.first == best else each.first): each
@@ -210,8 +229,13 @@ def _ranking(ranking: JudgeRanking) -> Iterator[str]:
     for line in aligned(("judge", "agree", "interval", "p (Holm)", "tokens"), rows):
         yield f"  {line}"
     if ranking.cheapest is not None:
-        yield from _wrapped(f"Cheapest that is not significantly worse: {word(ranking.cheapest)}.")
+        yield from _wrapped(f"Cheapest that is not significantly worse: {_short(ranking.cheapest)}.")
     yield ""
+
+
+def _short(name: str) -> str:
+    """A name of the user's within a line of the terminal's width."""
+    return word(name) if len(name) <= _LONGEST else cut(name, _LONGEST)
 
 
 def _with_interval(name: str, value: float | None, ci: Interval | None) -> str:

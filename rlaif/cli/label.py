@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rlaif.cli.options import counted, data_options, engine_options, json_option, progress, starter_note
+from rlaif.cli.words import cut, word
+
+if TYPE_CHECKING:
+    from rlaif.labeling.calibration import AppliedCalibration
 
 
 @click.command("label", short_help="Label preference data with a judge and a constitution.")
@@ -84,6 +88,11 @@ from rlaif.cli.options import counted, data_options, engine_options, json_option
     show_default=True,
     help="Longest response of the policy.",
 )
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    help="Put p_a right by the temperatures that rlaif compare --calibrate wrote; asks nothing more.",
+)
 @click.option("--update", is_flag=True, help="Go on with changed settings: ask only what the change touches.")
 @click.option("--dry-run", is_flag=True, help="Print how many requests and prompt tokens it would take; ask nothing.")
 @click.option("--strict", is_flag=True, help="Stop before any work if a row cannot be used.")
@@ -130,6 +139,8 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
         f"{summary.judgments:,} judgments: {summary.asked:,} asked, {summary.reused:,} reused, "
         f"{summary.abstained:,} abstained"
     )
+    if summary.calibration is not None:
+        _tell_calibration(summary.calibration)
     if summary.rejected:
         click.echo(f"Why rows were rejected, with their lines: {summary.run}/rejects.jsonl", err=True)
     for reason, count in summary.reasons:
@@ -146,3 +157,10 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
             "follow this template. Look at a few: rlaif show.",
             err=True,
         )
+
+
+def _tell_calibration(found: AppliedCalibration) -> None:
+    told = ", ".join(f"{word(name)} by temperature {t:.3g}" for name, t in found.temperatures.items())
+    click.echo(f"Calibrated: {told}")
+    for name, why in found.uncalibrated.items():
+        click.echo(f"Note: no temperature is applied to {word(name)}: {cut(why, 200)}.", err=True)

@@ -60,7 +60,9 @@ def _labels(label: dict[str, Any]) -> RenderableType:
         table.add_row(name, _number(value["p_a"]), value["preference"] or "-", *between, *counts)
     overall = label["overall"]
     table.add_row("overall", _number(overall["p_a"]), overall["preference"] or "-", style="bold")
-    return table
+    calibration = label["provenance"].get("calibration")
+    # Without this line p_a would look like a wrong mean of the verdicts below it.
+    return table if calibration is None else Group(table, Text(f"p_a as calibrated by {calibration}"))
 
 
 def _number(value: float | None) -> str:

@@ -122,9 +122,13 @@ def _refuse_twice(votes: HumanVotes) -> None:
 def _fields(row: Any, place: str) -> tuple[str, str, str, int]:
     if not isinstance(row, Mapping):
         raise InputError(f"{place}: not an object; expected one with {', '.join(_FIELDS)}.")
-    pair, annotator, objective, preference = (_text(row, name, place) for name in _FIELDS)
-    if preference not in CODES:
-        raise InputError(f"{place}: preference is {preference[:80]!r}; expected a, b or tie. Fix the line.")
+    pair, annotator, objective = (_text(row, name, place) for name in _FIELDS[:-1])
+    preference = row.get("preference")
+    if not isinstance(preference, str) or preference not in CODES:
+        given = repr(preference[:80]) if isinstance(preference, str) else _given(row, "preference")
+        raise InputError(
+            f"{place}: preference is {given}; expected a, b or tie. Fix the line, or remove it where nobody chose."
+        )
     return pair, annotator, objective, CODES[preference]
 
 
@@ -133,9 +137,16 @@ def _text(row: Mapping[str, Any], name: str, place: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and name in ("id", "annotator"):
         return str(value)
     if not isinstance(value, str) or not value:
-        given = "missing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
-        raise InputError(f"{place}: {name} is {given}; expected a text. A human label has {', '.join(_FIELDS)}.")
+        expected = f"expected a text. A human label has {', '.join(_FIELDS)}."
+        raise InputError(f"{place}: {name} is {_given(row, name)}; {expected}")
     return value
+
+
+def _given(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return "null" if name in row else "missing"
+    return f"{type(value).__name__} {str(value)[:40]!r}"
 
 
 def _most(votes: Counter[int]) -> Preference | None:

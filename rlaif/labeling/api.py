@@ -45,6 +45,7 @@ def label_settings(
     policy_base_url: str | None = None,
     policy_temperature: float = 1.0,
     policy_max_tokens: int = 512,
+    calibration: str | Path | None = None,
     limit: int | None = None,
     seed: int = 0,
     update: bool = False,
@@ -84,6 +85,7 @@ def label_settings(
             policy=sampled or None,
             policy_engine=elsewhere if policy_base_url else None,
             seed=seed,
+            calibration=None if calibration is None else Path(calibration),
             update=update,
             strict=strict,
         )
@@ -111,7 +113,8 @@ def label(data: str | Path, out: str | Path, *, watch: Watcher | None = None, **
         watch: called with a tally as answers come.
         settings: the options of `rlaif label`, with underscores: `constitution`, `judge`, `engine`, `base_url`,
             `template`, `objectives` (a list), `principles`, `orders`, `samples`, `temperature`, `max_tokens`,
-            `policy`, `limit`, `seed`, `update`, `strict`, `concurrency`, `engine_args` (a mapping), `columns`.
+            `policy`, `calibration` (a file of `rlaif compare --calibrate`), `limit`, `seed`, `update`, `strict`,
+            `concurrency`, `engine_args` (a mapping), `columns`.
             The default judge, `starter`, is a demonstration in its own small world, not for real labels.
 
     Raises:

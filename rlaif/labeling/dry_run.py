@@ -41,6 +41,8 @@ def count_requests(settings: LabelSettings) -> DryRun:
         raise InputError("--dry-run counts pairs; sample the responses first (rlaif generate), then label that file.")
     run = LabelRun(settings)
     engine, judge = run.resolve_judge()
+    # Asks nothing, and is refused here as it would be there.
+    run.calibration(judge)
     chat = None if engine == "server" else ChatTokenizer.load(judge.source, None)
     planner = run.planner(judge)
     pairs = rejected = requests = to_ask = chars = counted = counted_chars = tokens = 0

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from rlaif.constitution import Constitution
 from rlaif.labeling.verdicts import p_higher, rating_probabilities
+from rlaif.stats import tempered
 from rlaif.types import (
     Label,
     ObjectiveLabel,
@@ -103,6 +104,18 @@ def preference(p_a: float | None) -> Preference | None:
     return "tie" if abs(p_a - 0.5) < _ROUNDING else "a" if p_a > 0.5 else "b"
 
 
+def calibrated(label: ObjectiveLabel, temperature: float) -> ObjectiveLabel:
+    """Put a folded label's `p_a` right by a temperature; a tie stays one.
+
+    The temperature is fitted on the folded `p_a`, so it is applied there, and not to the verdict of either order:
+    `order_gap` still tells how the judge's own verdicts differ.
+    """
+    if label.p_a is None or label.preference == "tie":
+        return label
+    p_a = tempered(label.p_a, temperature)
+    return label.model_copy(update={"p_a": p_a, "preference": preference(p_a)})
+
+
 def fold_overall(
     constitution: Constitution, tags: Mapping[str, object], labels: Mapping[str, ObjectiveLabel]
 ) -> OverallLabel:
@@ -165,13 +178,18 @@ def fold_label(
     provenance: Provenance,
     *,
     rated: bool = False,
+    temperatures: Mapping[str, float] | None = None,
 ) -> Label:
-    """Fold every verdict of one pair, or every rating where it is `rated`, into its line of `labels.jsonl`."""
+    """Fold every verdict of one pair, or every rating where it is `rated`, into its line of `labels.jsonl`.
+
+    Objectives that `temperatures` names are calibrated before they make the overall label.
+    """
     by_objective: dict[str, list[Verdict]] = {name: [] for name in objectives}
     for verdict in verdicts:
         by_objective[verdict.objective].append(verdict)
     fold = fold_ratings if rated else fold_objective
     labels = {name: fold(mine) for name, mine in by_objective.items()}
+    labels |= {name: calibrated(labels[name], t) for name, t in (temperatures or {}).items()}
     return Label.model_construct(
         id=pair.id,
         prompt=pair.prompt,

@@ -8,6 +8,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from rlaif.constitution import Constitution, load_constitution
 from rlaif.data.pairs import Reject, holds_only_prompts, read_pairs, read_prompts
 from rlaif.data.sources import Source, open_source
@@ -16,6 +18,7 @@ from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
 from rlaif.errors import InputError, Interrupted
 from rlaif.files import cannot_write
 from rlaif.labeling.ask import Asker, Tally, Watcher
+from rlaif.labeling.calibration import AppliedCalibration, calibration_for, read_calibration
 from rlaif.labeling.generate import first_usable, generate_responses, rejects_beside
 from rlaif.labeling.manifest import Manifest, go_on, manifest_of, read_manifest, write_manifest
 from rlaif.labeling.plan import Planner, choose_objectives
@@ -32,7 +35,7 @@ RESPONSES = "responses.jsonl"
 
 
 class LabelSummary(Frozen):
-    """What a run holds now, and what this session asked of it."""
+    """What a run holds now, and what this session asked of it; `calibration` is left out where there is none."""
 
     run: str
     pairs: int
@@ -47,6 +50,7 @@ class LabelSummary(Frozen):
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    calibration: AppliedCalibration | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class LabelRun:
@@ -61,6 +65,7 @@ class LabelRun:
         self.constitution: Constitution = load_constitution(settings.constitution)
         self.template: Template = judge_template(settings.template)
         self.objectives = choose_objectives(self.constitution, settings.objectives)
+        self._temperatures = read_calibration(settings.calibration) if settings.calibration else None
         if not self.template.head.rationale and settings.samples > 1:
             raise InputError(
                 f"--samples {settings.samples}: template {settings.template} has no rationale, so all are the same."
@@ -118,6 +123,17 @@ class LabelRun:
             rlaif=__version__,
         )
 
+    def calibration(self, judge: ModelIdentity) -> AppliedCalibration | None:
+        """What puts the labels' `p_a` right; `None` without `--calibration`.
+
+        Raises:
+            InputError: it was fitted on labels of another judge, template or constitution, or of other objectives.
+        """
+        path = self.settings.calibration
+        if path is None or self._temperatures is None:
+            return None
+        return calibration_for(self._temperatures, path, self.provenance(judge), self.objectives)
+
     def rows(self, source: Source | None = None) -> Iterator[tuple[int, Pair] | Reject]:
         """Read the pairs, up to `--limit` usable ones."""
         columns = self.settings.source.columns if source is None else {}
@@ -133,8 +149,13 @@ class LabelRun:
         """The settings that decide the labels: a run is continued only under the same."""
         s = self.settings
         values = s.model_dump(
-            mode="json", exclude={"out", "engine", "update", "strict", "source", "policy_engine", "judge"}
+            mode="json",
+            exclude={"out", "engine", "update", "strict", "source", "policy_engine", "judge", "calibration"},
         )
+        calibration = self.calibration(judge)
+        if calibration is not None:
+            # Not its name or its other figures: the same temperatures make the same labels.
+            values["calibration"] = dict(calibration.temperatures)
         patient = {"timeout", "patience"}
         return {
             **values,
@@ -199,14 +220,26 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
                 f"interrupted; answers so far are kept in {out}. Give the same command to continue."
             ) from None
         ledger.forget_older()
-        provenance = run.provenance(judge)
+        provenance, temperatures = run.provenance(judge), None
+        calibration = run.calibration(judge)
+        if calibration is not None:
+            provenance = provenance.model_copy(update={"calibration": calibration.reference})
+            temperatures = calibration.temperatures
         # Prompts that the policy was not or could not be asked are told as well.
         unanswered = read_rejects(rejects_beside(out / RESPONSES)) if source else ()
         rows = chain(unanswered, run.rows(source))
-        rated = run.template.head.kind == "rating"
-        written = write_labels(rows, ledger, run.constitution, run.objectives, provenance, out, rated=rated)
-        summary = _summary(out, ledger, asker.tally, written)
-    counts = summary.model_dump(exclude={"run", "seconds", "asked", "reused"})
+        written = write_labels(
+            rows,
+            ledger,
+            run.constitution,
+            run.objectives,
+            provenance,
+            out,
+            rated=run.template.head.kind == "rating",
+            temperatures=temperatures,
+        )
+        summary = _summary(out, ledger, asker.tally, written).model_copy(update={"calibration": calibration})
+    counts = summary.model_dump(exclude={"run", "seconds", "asked", "reused", "calibration"})
     session = {"asked": summary.asked, "reused": summary.reused, "seconds": round(summary.seconds, 3)}
     final = {
         "state": "done",

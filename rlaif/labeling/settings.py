@@ -62,6 +62,7 @@ class LabelSettings(Frozen):
     policy: PolicySettings | None = None
     policy_engine: EngineSettings | None = None
     seed: int = 0
+    calibration: Path | None = Field(default=None, exclude_if=lambda value: value is None)
     update: bool = False
     strict: bool = False
 

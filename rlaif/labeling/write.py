@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,11 @@ def write_labels(
     out: Path,
     *,
     rated: bool = False,
+    temperatures: Mapping[str, float] | None = None,
 ) -> Written:
     """Fold every pair's verdicts (ratings where they are `rated`) into its label, in the order of the data.
+
+    Objectives that `temperatures` names are calibrated; the ledger keeps what the judge said.
 
     A pair of which every judgment ended in an error (longer than the judge's context, refused by the server) goes to
     the rejects with the reason: there is nothing in it to learn from.
@@ -53,7 +56,15 @@ def write_labels(
                     written.rejected += 1
                 elif not isinstance(row, Reject):
                     pair = row[1]
-                    label = fold_label(constitution, pair, objectives, verdicts[pair.id], provenance, rated=rated)
+                    label = fold_label(
+                        constitution,
+                        pair,
+                        objectives,
+                        verdicts[pair.id],
+                        provenance,
+                        rated=rated,
+                        temperatures=temperatures,
+                    )
                     labels.write(label.model_dump_json() + "\n")
                     written.pairs += 1
     return written

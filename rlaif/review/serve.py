@@ -275,4 +275,5 @@ def checked_name(text: str) -> str:
     try:
         return TypeAdapter(Name).validate_python(text)
     except ValidationError as errors:
-        raise InputError(f"--annotator {text[:80]!r}: {errors.errors()[0]['msg']}; give a short name.") from None
+        fact = errors.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"--annotator {text[:80]!r}: {fact[:1].lower()}{fact[1:]}; give a short name.") from None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rlaif.starter.encode import Encoder, Row
-from rlaif.starter.families import FAMILIES
+from rlaif.starter.families import IN_REACH
 from rlaif.starter.judging import Piece, Principle, Question, ask, contrast, draw_principles, is_new_combination, word
 from rlaif.starter.mending import criticised, decided, mended, rated
 from rlaif.starter.responses import Response, WorldPair, kinds_of, make_pair
@@ -50,7 +50,7 @@ class Mix:
     questions: int = 5
     noise: float = 0.0
     invented: float = 0.25
-    families: tuple[str, ...] = tuple(FAMILIES)
+    families: tuple[str, ...] = IN_REACH
 
 
 def _questions(world: World, pair: WorldPair, family: str, count: int) -> Iterator[Question]:

@@ -12,7 +12,7 @@ from rlaif.engines.base import Engine
 from rlaif.labeling.ask import chunks
 from rlaif.labeling.verdicts import read_choice
 from rlaif.prompts import Template
-from rlaif.starter.families import FAMILIES, Split
+from rlaif.starter.families import IN_REACH, OUT_OF_REACH, Split
 from rlaif.starter.judging import Principle, Question, ask, decide, is_new_combination, word
 from rlaif.starter.responses import WorldPair, kinds_of, make_pair
 from rlaif.starter.world import World
@@ -56,14 +56,14 @@ class Answer:
         return len({p > 0.5 for p in self.p_a.values()}) == 1
 
 
-def held_out_items(split: Split, per_family: int, seed: int = 0) -> list[Item]:
-    """Draw questions with wordings and entities of a split, each family deciding `per_family` of them.
+def held_out_items(split: Split, per_family: int, seed: int = 0, families: Sequence[str] = IN_REACH) -> list[Item]:
+    """Draw questions with wordings and entities of a split, each of the families deciding `per_family` of them.
 
     Every second one has several principles, two of which training never had together.
     """
     world = World(split, random.Random(f"{split}/{seed}"))
     items = []
-    for family in FAMILIES:
+    for family in families:
         for number in range(per_family):
             item = None
             while item is None:
@@ -76,8 +76,8 @@ def _draw(world: World, family: str, identity: str, *, combined: bool) -> Item |
     pair = make_pair(world, family, world.rng.choice(kinds_of(family)))
     principles: tuple[Principle, ...] = (Principle(family, world.rng.random() < 0.5),)
     if combined:
-        same = [name for name in pair.decided() if name not in pair.deciding() and name != family]
-        others = [name for name in pair.decided() if name != family]
+        others = [name for name in pair.decided() if name != family and name not in OUT_OF_REACH]
+        same = [name for name in others if name not in pair.deciding()]
         before = world.rng.sample(same, min(len(same), world.rng.choice((0, 1))))
         after = world.rng.sample([name for name in others if name not in before], world.rng.choice((1, 1, 2)))
         principles = tuple(

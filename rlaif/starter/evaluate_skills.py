@@ -11,7 +11,7 @@ from rlaif.engines.base import Engine
 from rlaif.labeling.verdicts import p_higher, rating_probabilities
 from rlaif.prompts import Template
 from rlaif.starter.evaluate import Answer, Item
-from rlaif.starter.families import FAMILIES, Split
+from rlaif.starter.families import IN_REACH, Split
 from rlaif.starter.judging import Principle, word
 from rlaif.starter.mending import criticised, decided, keeps, mended
 from rlaif.starter.responses import Response, kinds_of, make_pair
@@ -47,7 +47,7 @@ def held_out_singles(split: Split, per_family: int, seed: int = 0) -> list[Singl
     """Draw responses of a split and principles for them, each family (length apart) with `per_family`."""
     world = World(split, random.Random(f"singles/{split}/{seed}"))
     made: list[Single] = []
-    for family in FAMILIES:
+    for family in IN_REACH:
         count = 0
         while family != "length" and count < per_family:
             pair = make_pair(world, family, world.rng.choice(kinds_of(family)))

@@ -59,6 +59,10 @@ FAMILIES: Mapping[str, Family] = {
     )
 }
 NAMES = tuple(FAMILIES)
+# Responses have these features too, but wordings that it has not seen stayed out of the model's reach (its card has the
+# figures): no question turns on them.
+OUT_OF_REACH = ("clarify", "sycophancy")
+IN_REACH = tuple(name for name in NAMES if name not in OUT_OF_REACH)
 
 
 def read_texts(name: str) -> Any:

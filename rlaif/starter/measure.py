@@ -25,7 +25,7 @@ from rlaif.starter.evaluate import (
     states_what_decides,
 )
 from rlaif.starter.evaluate_skills import compare_ratings, critique_share, held_out_singles, revision_share
-from rlaif.starter.families import FAMILIES, Split
+from rlaif.starter.families import FAMILIES, OUT_OF_REACH, Split
 
 # Real data: folder, constitution's objective, and the human labels' objective.
 _REAL = (("hh-rlhf", "helpfulness"), ("hh-rlhf", "harmlessness"), ("pandalm", "overall"), ("llmbar-natural", "overall"))
@@ -39,6 +39,7 @@ def measure_world(checkpoint: Path, split: Split, per_family: int) -> dict[str, 
     template = load_template("pairwise-cot")
     items = held_out_items(split, per_family)
     answers = list(judge(engine, template, items))
+    dropped = list(judge(engine, template, held_out_items(split, per_family, families=OUT_OF_REACH)))
     blanked = list(judge(engine, template, items, texts=lambda item: [BLANK]))
     flipped = list(judge(engine, template, items, texts=opposite_texts(split)))
     direct = list(judge(engine, load_template("direct"), items))
@@ -55,6 +56,8 @@ def measure_world(checkpoint: Path, split: Split, per_family: int) -> dict[str, 
         "split": split,
         "questions": len(items),
         "accuracy": _share(one.right for one in answers),
+        "with_dropped": _share(one.right for one in [*answers, *dropped]),
+        "dropped": {name: _share(one.right for one in dropped if one.item.family == name) for name in OUT_OF_REACH},
         "new_combinations": _share(one.right for one in answers if one.item.new_combination),
         "order_consistency": _share(one.consistent for one in answers),
         "rationales": _share(states_what_decides(one, order) for one in answers for order in one.p_a),
@@ -144,6 +147,7 @@ def card(world: dict[str, Any], real: list[dict[str, Any]], training: dict[str, 
         for row in real
     )
     shares = {name: _percent(value) for name, value in world.items() if isinstance(value, float)}
+    shares["dropped"] = ", ".join(f"`{name}` {_percent(share)}" for name, share in world["dropped"].items())
     shares |= {"questions": world["questions"], "ece": f"{world['ece']:.3f}"}
     text = _CARD.format(**shares, families=families, training=json.dumps(training))
     return f"{text}{_OUTSIDE}{outside}\n" if real else text
@@ -182,6 +186,7 @@ with two to four principles in combinations that training never had. `python -m 
 | | |
 |---|---|
 | verdict right (both orders together) | {accuracy} |
+| … with the families that were dropped | {with_dropped} |
 | … where the combination is new | {new_combinations} |
 | both orders agree | {order_consistency} |
 | rationale states what decides, of both responses | {rationales} |
@@ -201,6 +206,9 @@ and told what is asked for (it shows how much of a family is a matter of single 
 | family | objective | right | rationale | longer | bag of words |
 |---|---|---|---|---|---|
 {families}
+
+Dropped from the questions, after several trainings with more wordings each: {dropped}. The training saw them, and so do
+the responses; principles about them in words that it has not seen are read wrong too often.
 """
 _OUTSIDE = """
 ## On real data
