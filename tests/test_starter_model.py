@@ -265,9 +265,9 @@ def test_the_chat_template_tells_the_skills_apart() -> None:
     assert text == "<|system|>Be kind.<|end|><|user|>Hello.<|end|><|assistant|>"
 
 
-# What ships, on a part of the test; `python -m rlaif.starter.measure` has all of it, where verdicts and orders reach 0.9
-# and the calibration error 0.05 in ten bins. Here stands what it must not fall below: of 192 answers ten bins of 19 would
-# show an error of 0.05 where there is none, so they are put in four.
+# What ships, on a part of the test; `python -m rlaif.starter.measure` has all of it, where verdicts and orders reach
+# 0.9 and the calibration error 0.05 in ten bins. Here stands what it must not fall below: of 192 answers ten bins of
+# 19 would show an error of 0.05 where there is none, so they are put in four.
 
 
 @pytest.fixture(scope="module")
