@@ -473,6 +473,9 @@ def test_several_objectives_and_skipped_questions(page: Page, tmp_path: Path, la
         press(page, "b", "2 of 4, 1 skipped")
         press(page, "t", "3 of 4, 1 skipped")
         page.get_by_role("button", name="Go through the skipped ones").click()
+        # The objective stands there already; that nothing is skipped any more says that the question is open.
+        expect_count(page, "3 of 4")
+        expect(page.locator("body")).not_to_have_class("busy")
         expect(page.locator("#objective")).to_have_text("honesty (2 of 2)")
         press(page, "t", "4 of 4")
         expect(page.locator("#done-text")).to_have_text("4 answers are saved. The labels are in human.jsonl.")
