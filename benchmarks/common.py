@@ -7,11 +7,12 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 SHARED_PAIRS = ROOT.parent / "shared" / "data" / "hh-rlhf" / "pairs.jsonl"
@@ -96,3 +97,21 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
+
+
+class Usage(NamedTuple):
+    """What a command took; its processor seconds are the same on a busy machine."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+
+
+def run_measured(command: list[str]) -> Usage:
+    """Run a command to its end; exits if it fails."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"failed: {' '.join(command)}")
+    return Usage(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)

@@ -10,9 +10,7 @@ orjson alone parsing the same lines of both files in one thread.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +18,7 @@ from pathlib import Path
 
 import orjson
 
-from benchmarks.common import ROOT, keep, print_table
+from benchmarks.common import keep, print_table, run_measured
 
 _ANNOTATORS = 3
 
@@ -53,20 +51,6 @@ def parse_seconds(*files: Path) -> float:
     return time.process_time() - start
 
 
-def measured(command: list[str]) -> dict[str, float]:
-    """Run a command: wall seconds, processor seconds (the same on an idle machine), and peak memory in MiB."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"failed: {' '.join(command)}")
-    return {
-        "wall_s": round(time.perf_counter() - start, 1),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mib": round(usage.ru_maxrss / 1024),
-    }
-
-
 def main() -> None:
     """Measure each size once without and once with the bootstrap."""
     parser = argparse.ArgumentParser()
@@ -81,8 +65,13 @@ def main() -> None:
             command = [sys.executable, "-m", "rlaif", "compare", str(judge), str(human), "--json", "--resamples"]
             found = {}
             for name, resamples in (("no_bootstrap", 0), ("bootstrap", arguments.resamples)):
-                taken = measured([*command, str(resamples)])
-                found[name] = {**taken, "of_parsing": round(taken["cpu_s"] / parsing, 1)}
+                taken = run_measured([*command, str(resamples)])
+                found[name] = {
+                    "wall_s": round(taken.wall_s, 1),
+                    "cpu_s": round(taken.cpu_s, 1),
+                    "peak_mib": round(taken.peak_mib),
+                    "of_parsing": round(taken.cpu_s / parsing, 1),
+                }
                 rows.append([f"{count:,}", f"{resamples:,}", *found[name].values()])
             figures[str(count)] = found
     print_table(("labels of each", "resamples", "wall s", "CPU s", "peak MiB", "CPU of orjson alone"), rows)

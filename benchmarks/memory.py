@@ -8,24 +8,11 @@ Each run is a process of its own against the stub (template direct, three object
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.common import ROOT, keep, print_table, stub_server, write_pairs
-
-
-def peak_mib(command: list[str]) -> tuple[float, float]:
-    """Run a command; its peak resident memory in MiB, and its seconds."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"failed: {' '.join(command)}")
-    return usage.ru_maxrss / 1024, time.perf_counter() - start
+from benchmarks.common import keep, print_table, run_measured, stub_server, write_pairs
 
 
 def main() -> None:
@@ -38,8 +25,8 @@ def main() -> None:
             data = write_pairs(Path(folder) / f"{count}.jsonl", count)
             run = Path(folder) / f"run{count}"
             command = [sys.executable, "-m", "rlaif", "label", str(data), "--base-url", url, "--template", "direct"]
-            asked, seconds = peak_mib([*command, "--out", str(run)])
-            again, again_s = peak_mib([*command, "--out", str(run)])
+            seconds, _, asked = run_measured([*command, "--out", str(run)])
+            again_s, _, again = run_measured([*command, "--out", str(run)])
             first = first or asked
             ledger = (run / "judgments.db").stat().st_size / (6 * count)
             rate, of_first = 6 * count / seconds, asked / first

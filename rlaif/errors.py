@@ -26,7 +26,12 @@ class Interrupted(RunError):
     """Ctrl-C or a termination signal; what was answered is kept."""
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that an unknown one was likely meant to be, if any is near."""
+    return next(iter(difflib.get_close_matches(word[:64], list(known), n=1)), None)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown word: ` Did you mean 'weight'?`, or nothing where no known word is near."""
-    close = difflib.get_close_matches(word[:64], list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    close = closest(word, known)
+    return f" Did you mean {close!r}?" if close is not None else ""

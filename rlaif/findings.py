@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from rlaif.types import Frozen
@@ -41,6 +42,14 @@ class Finding(Frozen):
         place = {"file": self.file, "line": self.line, **({"col": self.column} if self.column else {})}
         named = ",".join(f"{key}={_property(str(value))}" for key, value in {**place, "title": self.code}.items())
         return f"::{self.severity} {named}::{_data(self.message)}"
+
+
+def codes(errors: Mapping[str, str], warnings: Mapping[str, str]) -> Mapping[str, tuple[Severity, str]]:
+    """A linter's codes, each with how severe it is and what it is about."""
+    return MappingProxyType(
+        {code: ("error", text) for code, text in errors.items()}
+        | {code: ("warning", text) for code, text in warnings.items()}
+    )
 
 
 def found(severity: Severity, code: str, place: Place, message: str) -> Finding:

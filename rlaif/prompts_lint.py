@@ -7,9 +7,8 @@ again, in both orders. `CODES` lists what is looked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
 from jinja2 import TemplateSyntaxError, meta, nodes
@@ -19,7 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError
 
 from rlaif.characters import hidden_characters
 from rlaif.errors import InputError, nearest
-from rlaif.findings import Finding, Place, Severity, found, ordered
+from rlaif.findings import Finding, Place, codes, found, ordered
 from rlaif.prompts import BLOCKS, Template, TemplateHead, neutral_control
 from rlaif.prompts_probe import QUOTED, probes
 from rlaif.prompts_sandbox import Sandbox
@@ -55,10 +54,7 @@ _WARNINGS = {
     "outside-blocks": "text outside the blocks is never shown",
     "control-token": "the template holds what a chat format uses as a control token",
 }
-CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
-    {code: ("error", text) for code, text in _ERRORS.items()}
-    | {code: ("warning", text) for code, text in _WARNINGS.items()}
-)
+CODES = codes(_ERRORS, _WARNINGS)
 _HEAD = re.compile(r"---[ \t]*\r?\n(.*?)^---[ \t]*\r?\n", re.DOTALL | re.MULTILINE)
 # What each block is given, and so must show; a prompt or conversation that is left out is only warned of.
 _GIVEN: dict[str, tuple[str, ...]] = {

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from rlaif.errors import InputError
+from rlaif.errors import InputError, closest
 
 
 def shipped_folder(kind: str) -> Path:
@@ -29,6 +28,6 @@ def find_shipped(kind: str, name: str, ending: str) -> Path:
         return shipped_folder(kind) / f"{name}{ending}"
     if path.exists():
         raise InputError(f"{name}: not a file; give a {ending} file or one of {', '.join(known)}.")
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    close = closest(name, known)
+    hint = f" Did you mean {close}?" if close else ""
     raise InputError(f"{name}: no such file, and not one of the shipped {kind}: {', '.join(known)}.{hint}")

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlaif.cli.options import counted, engine_options, json_option, progress, starter_note
+from rlaif.cli.options import (
+    counted,
+    engine_options,
+    json_option,
+    objectives_option,
+    progress,
+    rationale_options,
+    starter_note,
+)
 
 if TYPE_CHECKING:
     from rlaif.labeling.cases import CaseResult, CasesReport, ConstitutionReport, Rate
@@ -34,7 +42,7 @@ _COLORS = {"pass": "green", "fail": "red", "unread": "yellow"}
     metavar="NAME|FILE",
     help="Prompt template; also: direct.",
 )
-@click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable.")
+@objectives_option
 @click.option(
     "--principle",
     "principles",
@@ -61,14 +69,7 @@ _COLORS = {"pass": "green", "fail": "red", "unread": "yellow"}
     show_default=True,
     help="A case passes where p(better), the mean of both places, is above this.",
 )
-@click.option("--temperature", type=click.FloatRange(0, 10), default=0.0, show_default=True, help="Of the rationale.")
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(1),
-    default=512,
-    show_default=True,
-    help="Longest rationale; a cut one is still read.",
-)
+@rationale_options
 @click.option("--rationales", is_flag=True, help="Print what the judge said of each case that does not pass.")
 @click.option("--cache", metavar="FILE", help="Keep the answers: the next test asks only what an edit touched.")
 @click.option("--out", metavar="FILE", help="Write what --json prints to a file as well.")

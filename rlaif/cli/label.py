@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlaif.cli.options import counted, data_options, engine_options, json_option, progress, starter_note
+from rlaif.cli.options import (
+    counted,
+    data_options,
+    engine_options,
+    json_option,
+    objectives_option,
+    policy_base_url_option,
+    progress,
+    rationale_options,
+    starter_note,
+    update_option,
+)
 from rlaif.cli.words import cut, word
 
 if TYPE_CHECKING:
@@ -38,7 +49,7 @@ if TYPE_CHECKING:
     metavar="NAME|FILE",
     help="Prompt template; also: direct, few-shot, rating.",
 )
-@click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable.")
+@objectives_option
 @click.option(
     "--principles",
     type=click.Choice(["all", "sample"]),
@@ -60,20 +71,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Rationales a question; needs --temperature.",
 )
-@click.option("--temperature", type=click.FloatRange(0, 10), default=0.0, show_default=True, help="Of the rationale.")
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(1),
-    default=512,
-    show_default=True,
-    help="Longest rationale; a cut one is still read.",
-)
+@rationale_options
 @click.option(
     "--policy",
     metavar="starter|HUB_ID|PATH",
     help="For prompts only: sample two responses each from this model, and label them.",
 )
-@click.option("--policy-base-url", metavar="URL", help="Server of the policy, where it is not the judge's.")
+@policy_base_url_option
 @click.option(
     "--policy-temperature",
     type=click.FloatRange(0, 10),
@@ -93,7 +97,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Put p_a right by the temperatures that rlaif compare --calibrate wrote; asks nothing more.",
 )
-@click.option("--update", is_flag=True, help="Go on with changed settings: ask only what the change touches.")
+@update_option
 @click.option("--dry-run", is_flag=True, help="Print how many requests and prompt tokens it would take; ask nothing.")
 @click.option("--strict", is_flag=True, help="Stop before any work if a row cannot be used.")
 @data_options

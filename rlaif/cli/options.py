@@ -57,6 +57,19 @@ _ENGINE_OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw."),
 )
 
+_RATIONALE_OPTIONS = (
+    click.option(
+        "--temperature", type=click.FloatRange(0, 10), default=0.0, show_default=True, help="Of the rationale."
+    ),
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(1),
+        default=512,
+        show_default=True,
+        help="Longest rationale; a cut one is still read.",
+    ),
+)
+
 _DATA_OPTIONS = (
     click.option("--columns", metavar="N=C,…", help="Which column is which, as prompt=question,response_a=first."),
     click.option("--split", help="Split of a saved or hub dataset."),
@@ -68,6 +81,13 @@ _DATA_OPTIONS = (
 def engine_options(command: _F) -> _F:
     """Add the options that say where a model runs."""
     for option in reversed(_ENGINE_OPTIONS):
+        command = option(command)
+    return command
+
+
+def rationale_options(command: _F) -> _F:
+    """Add the options that say how a judge's rationale is sampled."""
+    for option in reversed(_RATIONALE_OPTIONS):
         command = option(command)
     return command
 
@@ -85,6 +105,15 @@ def counted(number: int, noun: str) -> str:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+objectives_option = click.option(
+    "--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable."
+)
+policy_base_url_option = click.option(
+    "--policy-base-url", metavar="URL", help="Server of the policy, where it is not the judge's."
+)
+update_option = click.option(
+    "--update", is_flag=True, help="Go on with changed settings: ask only what the change touches."
+)
 
 
 def starter_note(options: Mapping[str, Any]) -> str | None:

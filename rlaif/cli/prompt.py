@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlaif.cli.lazy import LazyGroup
-from rlaif.cli.options import data_options, json_option
+from rlaif.cli.options import data_options, json_option, objectives_option
 from rlaif.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def prompt_group() -> None:
 @click.option("--constitution", default="hhh", show_default=True, metavar="NAME|FILE")
 @click.option("--pair", "pairs", required=True, metavar="FILE", help="A file of pairs; the first is shown, or --id.")
 @click.option("--id", "pair_id", help="Show the pair with this id.")
-@click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable.")
+@objectives_option
 @click.option(
     "--order",
     type=click.Choice(["ab", "ba"]),

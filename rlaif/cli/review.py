@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlaif.cli.options import counted, data_options, json_option
+from rlaif.cli.options import counted, data_options, json_option, objectives_option
 
 if TYPE_CHECKING:
     from rlaif.review.serve import Opened
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     metavar="NAME|FILE",
     help='Ask the question of each of its objectives.  [default: one, "overall": Which response is better?]',
 )
-@click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable.")
+@objectives_option
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

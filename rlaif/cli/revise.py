@@ -6,7 +6,17 @@ from typing import Any
 
 import click
 
-from rlaif.cli.options import counted, data_options, engine_options, json_option, progress, starter_note
+from rlaif.cli.options import (
+    counted,
+    data_options,
+    engine_options,
+    json_option,
+    objectives_option,
+    policy_base_url_option,
+    progress,
+    starter_note,
+    update_option,
+)
 
 
 @click.command("revise", short_help="Write critiques and revisions, and the pairs they make.")
@@ -30,7 +40,7 @@ from rlaif.cli.options import counted, data_options, engine_options, json_option
     metavar="starter|HUB_ID|PATH",
     help="The model that writes first responses, where a row has none.  [default: the judge]",
 )
-@click.option("--policy-base-url", metavar="URL", help="Server of the policy, where it is not the judge's.")
+@policy_base_url_option
 @click.option(
     "--out",
     required=True,
@@ -39,7 +49,7 @@ from rlaif.cli.options import counted, data_options, engine_options, json_option
 )
 @click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="Critiques and revisions a chain.")
 @click.option("--n", type=click.IntRange(1), default=1, show_default=True, help="Chains a prompt.")
-@click.option("--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable.")
+@objectives_option
 @click.option(
     "--principles",
     type=click.Choice(["sample"]),
@@ -65,7 +75,7 @@ from rlaif.cli.options import counted, data_options, engine_options, json_option
     help="Of critiques and revisions.",
 )
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, help="Longest text of each kind.")
-@click.option("--update", is_flag=True, help="Go on with changed settings: ask only what the change touches.")
+@update_option
 @click.option("--dry-run", is_flag=True, help="Print how many requests it would take; ask nothing.")
 @data_options
 @engine_options

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
-from rlaif.findings import Finding, Place, Severity, found
+from rlaif.findings import Finding, Place, codes, found
 
 _ERRORS = {
     # The file itself.
@@ -56,10 +53,7 @@ _WARNINGS = {
     "same-prompt": "two cases of a principle with one prompt, or one case in two principles",
     "marker": "a text that holds what prompts mark the verdict, the quoted parts or the turns with",
 }
-CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
-    {code: ("error", text) for code, text in _ERRORS.items()}
-    | {code: ("warning", text) for code, text in _WARNINGS.items()}
-)
+CODES = codes(_ERRORS, _WARNINGS)
 
 
 def finding(code: str, place: Place, message: str) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -16,7 +15,7 @@ from pydantic import Field
 from rlaif.constitution import Constitution, load_constitution
 from rlaif.engines.base import Engine, ModelIdentity
 from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
-from rlaif.errors import InputError, Interrupted
+from rlaif.errors import InputError, Interrupted, closest
 from rlaif.files import cannot_write
 from rlaif.labeling.ask import Asker, Tally, Watcher, chunks
 from rlaif.labeling.cases import CaseResult, CasesReport, ChosenCase, choose_cases, grade, rate, report_of
@@ -120,8 +119,8 @@ def _choose(loaded: dict[str, Constitution], settings: CaseSettings) -> list[Cho
 def _refuse_unknown(option: str, chosen: Sequence[str], known: Sequence[str]) -> None:
     for name in chosen:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"choose of {', '.join(dict.fromkeys(known))}."
+            close = closest(name, known)
+            hint = f"did you mean {close}?" if close else f"choose of {', '.join(dict.fromkeys(known))}."
             raise InputError(f"{option} {name}: not in the constitution; {hint}")
 
 

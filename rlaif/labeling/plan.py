@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from typing import Literal
 
 from rlaif.constitution import Constitution, Objective, Principle
-from rlaif.errors import InputError
+from rlaif.errors import InputError, closest
 from rlaif.prompts import Template
 from rlaif.types import JudgeRequest, Order, Pair
 
@@ -130,8 +129,8 @@ def choose_objectives(constitution: Constitution, chosen: Sequence[str]) -> tupl
     known = list(constitution.objectives)
     unknown = next((name for name in chosen if name not in known), None)
     if unknown is not None:
-        close = difflib.get_close_matches(unknown, known, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        close = closest(unknown, known)
+        hint = f" Did you mean {close}?" if close else ""
         raise InputError(f"--objective {unknown}: {constitution.name} has the objectives {', '.join(known)}.{hint}")
     return tuple(name for name in known if not chosen or name in chosen)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from rlaif.data.human import read_human_labels
 from rlaif.engines.base import EngineArgs, identify
 from rlaif.labeling.api import label
 from rlaif.prompts import load_template
@@ -91,14 +91,8 @@ def measure_real(checkpoint: Path, data: Path) -> list[dict[str, Any]]:
     """Agreement with people on real data, ties of people left out, beside always choosing the longer response."""
     found = []
     for folder, objective in _REAL:
-        lines = (data / folder / "human_labels.jsonl").read_text(encoding="utf-8").splitlines()
-        votes: dict[str, list[str]] = defaultdict(list)
-        for line in lines:
-            row = json.loads(line)
-            if row["objective"] == objective:
-                votes[row["id"]].append(row["preference"])
-        people = {one: _majority(given) for one, given in votes.items()}
-        wanted = {one: side for one, side in people.items() if side in ("a", "b")}
+        people = read_human_labels(str(data / folder / "human_labels.jsonl")).majority
+        wanted = {one: side for (one, asked), side in people.items() if asked == objective and side in ("a", "b")}
         with tempfile.TemporaryDirectory() as scratch:
             rows = [
                 line
@@ -127,11 +121,6 @@ def measure_real(checkpoint: Path, data: Path) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _majority(votes: Sequence[str]) -> str:
-    ranked = sorted(set(votes), key=votes.count, reverse=True)
-    return "tie" if len(ranked) > 1 and votes.count(ranked[0]) == votes.count(ranked[1]) else ranked[0]
 
 
 def card(world: dict[str, Any], real: list[dict[str, Any]], training: dict[str, Any]) -> str:
