@@ -1,4 +1,4 @@
-"""Preference labels from a judge model and a constitution.
+"""Preference labels from a judge model and a constitution, and reward heads from the labels.
 
 What the commands do, as functions. Names load on first use: importing rlaif imports no torch.
 """
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from rlaif.labeling.generate import GenerateSummary
     from rlaif.labeling.revise import ReviseSummary
     from rlaif.labeling.run import LabelSummary
+    from rlaif.rewards.heads import Reward, RewardHeads
+    from rlaif.rewards.train import TrainSummary, train_heads
     from rlaif.types import Label, Message, Pair
 
 _HOME = {
@@ -38,6 +40,10 @@ _HOME = {
     "GenerateSummary": "rlaif.labeling.generate",
     "LabelSummary": "rlaif.labeling.run",
     "ReviseSummary": "rlaif.labeling.revise",
+    "Reward": "rlaif.rewards.heads",
+    "RewardHeads": "rlaif.rewards.heads",
+    "TrainSummary": "rlaif.rewards.train",
+    "train_heads": "rlaif.rewards.train",
     "Label": "rlaif.types",
     "Message": "rlaif.types",
     "Pair": "rlaif.types",
@@ -54,8 +60,11 @@ __all__ = [
     "Message",
     "Pair",
     "ReviseSummary",
+    "Reward",
+    "RewardHeads",
     "RlaifError",
     "RunError",
+    "TrainSummary",
     "__version__",
     "check_constitution",
     "compare",
@@ -63,6 +72,7 @@ __all__ = [
     "label",
     "load_constitution",
     "revise",
+    "train_heads",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from rlaif.prompts import Template, load_template
 from rlaif.starter.encode import IGNORE, Encoder, Row
 from rlaif.starter.families import FAMILIES
 from rlaif.starter.judging import Principle, ask
-from rlaif.starter.mending import criticised, decided, keeps, mended, rated
+from rlaif.starter.mending import criticised, decided, faults, garbled, keeps, mended, rated
 from rlaif.starter.responses import STYLES, Response, WorldPair, kinds_of, make_pair
 from rlaif.starter.tokens import make_tokenizer
 from rlaif.starter.train import _TEMPLATES
@@ -58,6 +59,44 @@ def test_what_is_said_of_a_response() -> None:
     assert said == "Does it insult the person? It should not. The response does. So this should change."
     said = "".join(piece.text for piece in criticised(has("insult"), Principle("insult", True)))
     assert said == "Does it insult the person? It should. The response does. So nothing needs to change."
+
+
+def test_a_critique_quotes_the_sentences_at_fault() -> None:
+    rude, calm = ("Only a fool asks.", frozenset({"insult"})), ("Two hours are enough.", frozenset[str]())
+    response = replace(has("insult"), parts=(rude, calm, ("You dunce.", frozenset({"insult"})), rude))
+    assert "".join(piece.text for piece in criticised(response, Principle("insult", False))) == (
+        "Does it insult the person? It should not. The response does: Only a fool asks. You dunce."
+        " So this should change."
+    )
+    # What is wanted, or missing, has no words at fault.
+    assert faults(response, Principle("insult", True)) == ()
+    assert faults(response, Principle("hedge", True)) == ()
+
+
+def test_a_critique_looks_at_what_it_quotes(encoder: Encoder) -> None:
+    _, pair, response = next(found for found in responses("insult", 20) if found[2].marks["insult"])
+    principle = Principle("insult", False)
+    pieces = criticised(response, principle)
+    row = encoder.criticised(pair.scene, response, [(principle, "Prefer what insults nobody.", pieces)])
+    quoted = encoder.text("".join(piece.text for piece in pieces if piece.quoted))
+    copies = [(place, found) for place, where, found in row.looks if where == "copy"]
+    assert len(quoted) - 1 <= len(copies) <= len(quoted)
+    for place, (source,) in copies:
+        assert row.ids[source] == row.targets[place]
+
+
+def test_odd_words_stand_only_where_nothing_depends_on_them() -> None:
+    changed = 0
+    for family in ("insult", "repetition", "harm", "offer"):
+        for world, pair, response in responses(family, 10):
+            odd = garbled(world, pair.scene, response)
+            assert odd.marks == response.marks
+            for (before, families), (after, kept) in zip(response.parts, odd.parts, strict=True):
+                assert families == kept
+                assert before == after or not families
+                assert len(before.split()) == len(after.split())
+                changed += before != after
+    assert changed > 20
 
 
 def responses(family: str, count: int) -> list[tuple[World, WorldPair, Response]]:

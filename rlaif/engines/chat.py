@@ -180,6 +180,16 @@ class ChatTokenizer:
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **options)
         return cast("str", text)
 
+    def turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        """Messages as the chat template takes them: special tokens broken up, and roles that it knows."""
+        turns = [{"role": turn.role, "content": self.neutral(turn.content)} for turn in messages]
+        if turns[0]["role"] == "developer" and not self._takes["developer"]:
+            turns[0]["role"] = "system"
+        if len(turns) > 1 and not self._takes.get(turns[0]["role"], True):
+            system, first, *rest = turns
+            turns = [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+        return turns
+
     def prompt_text(self, messages: Sequence[Message], *, thinking: bool = True) -> str:
         """Render messages up to where the assistant's turn begins.
 
@@ -188,12 +198,7 @@ class ChatTokenizer:
         Raises:
             RefusedMessages: the template takes no such conversation.
         """
-        turns = [{"role": turn.role, "content": self.neutral(turn.content)} for turn in messages]
-        if turns[0]["role"] == "developer" and not self._takes["developer"]:
-            turns[0]["role"] = "system"
-        if len(turns) > 1 and not self._takes.get(turns[0]["role"], True):
-            system, first, *rest = turns
-            turns = [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+        turns = self.turns(messages)
         if not self._has_template:
             bos = self.tokenizer.bos_token
             return (bos if isinstance(bos, str) else "") + "".join(f"{turn['content']}\n\n" for turn in turns)

@@ -65,7 +65,7 @@ def dot_plot(name: str, title: str, rows: Sequence[Row], series: Sequence[str], 
     used = sorted({point.series for row in rows for point in row.points}) if len(series) > 1 else []
     legend = _LEGEND if len(used) > 1 else 0.0
     height = sum(heights) + _FOOT + legend
-    figure, axes = _canvas(height, (_LEFT, _FOOT, _WIDTH - _LEFT - _RIGHT, height - _FOOT))
+    figure, axes = canvas(height, (_LEFT, _FOOT, _WIDTH - _LEFT - _RIGHT, height - _FOOT))
     low, high = axis.limits or _limits(rows, axis)
     axes.set_xlim(low, high)
     axes.set_ylim(height - _FOOT, 0)
@@ -91,7 +91,7 @@ def count_table(name: str, title: str, counts: Mapping[str, Mapping[str, int]], 
     column_names = list(dict.fromkeys(column for given in counts.values() for column in given))
     side, left, top = 236.0, 62.0, 44.0
     wide, high = (_WIDTH - left - 10) / len(column_names), side / len(row_names)
-    figure, axes = _canvas(top + side + 6, (0, 0, _WIDTH, top + side + 6))
+    figure, axes = canvas(top + side + 6, (0, 0, _WIDTH, top + side + 6))
     axes.set_axis_off()
     axes.set_xlim(0, _WIDTH)
     axes.set_ylim(top + side + 6, 0)
@@ -129,7 +129,7 @@ def reliability(name: str, title: str, points: Sequence[ReliabilityPoint], x_lab
     size, left, foot = 264.0, 46.0, 44.0
     legend = _LEGEND if any(point.after is not None for point in points) else 4.0
     height = size + foot + legend
-    figure, axes = _canvas(height, (left, foot, size, size))
+    figure, axes = canvas(height, (left, foot, size, size))
     for spine in ("left", "bottom"):
         axes.spines[spine].set_visible(True)
         axes.spines[spine].set_color(EDGE)
@@ -174,7 +174,7 @@ def fitted(text: str, most: int) -> str:
     return f"{line}…" if len(text) > 4 * most else line
 
 
-def _canvas(height: float, box: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
+def canvas(height: float, box: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
     """A figure in units of 1/72 inch, which are the page's, with bare axes in `box` (left, bottom, width, height)."""
     from matplotlib.figure import Figure
 
@@ -198,7 +198,8 @@ def _limits(rows: Sequence[Row], axis: Axis) -> Interval:
         return low - room, high + room
     tenth_low, tenth_high = math.floor(low * 10 + 1e-9), math.ceil(high * 10 - 1e-9)
     while tenth_high - tenth_low < 4:
-        tenth_low, tenth_high = max(tenth_low - 1, 0), min(tenth_high + (tenth_high - tenth_low < 3), 10)
+        tenth_low = max(tenth_low - 1, 0)
+        tenth_high = min(tenth_high + (tenth_high - tenth_low < 4), 10)
     return tenth_low / 10, tenth_high / 10
 
 

@@ -9,8 +9,18 @@ from dataclasses import dataclass
 
 from rlaif.starter.encode import Encoder, Row
 from rlaif.starter.families import IN_REACH
-from rlaif.starter.judging import Piece, Principle, Question, ask, contrast, draw_principles, is_new_combination, word
-from rlaif.starter.mending import criticised, decided, mended, rated
+from rlaif.starter.judging import (
+    Piece,
+    Principle,
+    Question,
+    ask,
+    contrast,
+    draw_principles,
+    is_new_combination,
+    restated,
+    word,
+)
+from rlaif.starter.mending import criticised, decided, dropped, garbled, mended, rated
 from rlaif.starter.responses import Response, WorldPair, kinds_of, make_pair
 from rlaif.starter.world import World
 
@@ -26,6 +36,10 @@ _DRILLED = {
     "clarify": 4.0, "sycophancy": 4.0, "pressure": 4.0, "contradiction": 4.0, "privacy": 4.0, "answers": 2.0,
     "source": 2.0, "certainty": 2.0, "overrefusal": 3.0, "example": 2.0, "experience": 2.0, "empathy": 2.0,
 }  # fmt: skip
+# Share of responses with a critique or a revision that have words nobody knows: a copy is to be one to the letter.
+_GARBLED = 0.4
+# Share of revisions that only take out what the critique quotes, whatever the principle: to read the critique.
+_CUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class Mix:
     """
 
     policy: float = 0.10
-    single: float = 0.32
+    single: float = 0.42
     drill: float = 0.2
     direct: float = 0.12
     questions: int = 5
@@ -109,9 +123,13 @@ def _about_one(encoder: Encoder, world: World, family: str) -> Row:
     principles = [Principle(families[0], True), Principle(families[0], False)]
     principles += [Principle(name, rng.random() < 0.5) for name in families[1:]]
     rng.shuffle(principles)
-    what = rng.choice(("rating", "rating", "critique", "revision", "revision", "revision", "revision"))
+    what = rng.choice(("rating", "rating", "critique", "critique", "revision", "revision", "revision", "revision"))
+    if what != "rating" and rng.random() < _GARBLED:
+        response = garbled(world, pair.scene, response)
     if what == "rating":
         return encoder.rated(pair.scene, response, [_rating(world, pair, response, one) for one in principles])
+    if what == "revision" and rng.random() < _CUT and (cuts := _cuts(world, pair, response)):
+        return encoder.revised(pair.scene, response, cuts)
     worded = [(one, word(world, one)) for one in principles]
     if what == "critique":
         return encoder.criticised(
@@ -124,6 +142,22 @@ def _about_one(encoder: Encoder, world: World, family: str) -> Row:
             said = "".join(piece.text for piece in criticised(response, one))
             made.append((text, said, better))
     return encoder.revised(pair.scene, response, made) if made else _about_one(encoder, world, family)
+
+
+def _cuts(world: World, pair: WorldPair, response: Response) -> list[tuple[str, str, Response]]:
+    """A principle, a critique and the response without what it quotes, for up to four of its sentences."""
+    rng = world.rng
+    sentences = sorted({sentence for sentence, _ in response.parts})
+    made = []
+    for sentence in rng.sample(sentences, min(4, len(sentences))):
+        rest = dropped(pair.scene, response, sentence)
+        if rest is not None:
+            families = {name for one, said in response.parts if one == sentence for name in said}
+            principle = Principle(rng.choice(sorted(families) or list(IN_REACH)), False)
+            asked = "".join(piece.text for piece in restated(principle)[1:])
+            said = f"Does it{asked} The response does: {sentence} So this should change."
+            made.append((word(world, principle), said, rest))
+    return made
 
 
 def _rating(

@@ -212,8 +212,7 @@ class Encoder:
 
     def revised(self, scene: Scene, response: Response, asked: Iterable[tuple[str, str, Response]]) -> Row:
         """A response and principles in words, each with its critique and the response put right."""
-        # As in `answered`, what is put in is free; but most is copied, and that is to be learned to the letter.
-        row = Row(weight=0.8)
+        row = Row()
         at = row.add(self._special[REVISE] + self._special[USER], 0, 0)
         for segment, (text, critique, better) in enumerate(asked, 1):
             quoted, request = self._halves("revision", scene, response, text, critique)
@@ -288,7 +287,10 @@ class Encoder:
     def _reasoned(self, row: Row, pieces: Iterable[Piece], ends: Sequence[int], segment: int, at: int) -> int:
         answers: list[int] = []
         for piece in pieces:
+            begin = len(row.ids)
             at = row.add(self.text(piece.text), segment, at, learn=True)
+            if piece.quoted:
+                _tell_copied(row, begin)
             if piece.look:
                 place = len(row.ids) - 1
                 found = tuple(answers[-2:]) if piece.look.where == "better" else _found(row, piece.look, ends)

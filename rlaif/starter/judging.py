@@ -94,10 +94,11 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of a rationale, up to a word that has to be decided."""
+    """A piece of a rationale, up to a word that has to be decided; or what is `quoted` from a response."""
 
     text: str
     look: Look | None = None
+    quoted: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from rlaif.starter.evaluate_skills import compare_ratings, critique_share, held_
 from rlaif.starter.families import FAMILIES, OUT_OF_REACH, Split
 
 # Real data: folder, constitution's objective, and the human labels' objective.
-_REAL = (("hh-rlhf", "helpfulness"), ("hh-rlhf", "harmlessness"), ("pandalm", "overall"), ("llmbar-natural", "overall"))
+_REAL = (("hh-rlhf", "harmlessness"), ("pandalm", "overall"), ("llmbar-natural", "overall"))
 
 
 def measure_world(checkpoint: Path, split: Split, per_family: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rlaif.starter.world import World, texts
 
 # Sentences of these stand by themselves: they can be put in and taken out.
 _ADDED = frozenset({*STYLES, "warning", "empathy"})
+_MOST_QUOTED = 3
 
 
 def keeps(response: Response, principle: Principle) -> bool:
@@ -38,16 +39,62 @@ def rated(response: Response, principles: Sequence[Principle]) -> tuple[tuple[Pi
 
 
 def criticised(response: Response, principle: Principle) -> tuple[Piece, ...]:
-    """What a critique says: what is asked for, what the response does, and whether to change it."""
+    """What a critique says: what is asked for, what the response does and in which words, and whether to change it."""
     kept = keeps(response, principle)
     asked, *rest = restated(principle)
+    does, so = _finding(response, principle)
+    words = faults(response, principle)
     return (
         Piece("Does it", asked.look),
         *rest,
-        *_finding(response, principle),
+        does,
+        *((Piece(":"), *(Piece(f" {sentence}", quoted=True) for sentence in words)) if words else (so,)),
         Piece(" So", Look("better", 0)),
         Piece(" nothing needs to change." if kept else " this should change."),
     )
+
+
+def faults(response: Response, principle: Principle) -> tuple[str, ...]:
+    """The sentences with what a principle does not want, the first three; none where no sentence by itself has it."""
+    if keeps(response, principle) or principle.present:
+        return ()
+    found = dict.fromkeys(sentence for sentence, families in response.parts if principle.family in families)
+    return tuple(found)[:_MOST_QUOTED]
+
+
+def dropped(scene: Scene, response: Response, sentence: str) -> Response | None:
+    """The response without a sentence; `None` where nothing would be left. What it has after that is not looked at."""
+    draft = response.draft
+    assert draft is not None, "only a response that was made here can be mended"
+
+    def rest(parts: Sequence[Part]) -> tuple[Part, ...]:
+        return tuple(part for part in parts if part[0] != sentence)
+
+    body = rest(draft.body)
+    left = replace(
+        draft, first=rest(draft.first), body=body, last=rest(draft.last), listed=draft.listed and len(body) > 1
+    )
+    return finish(scene, left) if left.parts else None
+
+
+def garbled(world: World, scene: Scene, response: Response) -> Response:
+    """The response with words put in that nobody knows, in sentences that nothing depends on: only to be copied."""
+    draft = response.draft
+    assert draft is not None, "only a response that was made here can be garbled"
+
+    fixed = {*draft.core.sentences, *(sentence for sentence, families in draft.parts if families)}
+
+    def odd(parts: Sequence[Part]) -> tuple[Part, ...]:
+        return tuple((one if one in fixed else _with_odd_word(world, one), families) for one, families in parts)
+
+    return finish(scene, replace(draft, first=odd(draft.first), body=odd(draft.body), last=odd(draft.last)))
+
+
+def _with_odd_word(world: World, sentence: str) -> str:
+    words = sentence.split(" ")
+    place = world.rng.randrange(len(words))
+    words[place] = world.invented_word() + words[place][len(words[place].rstrip(".,!?:;")) :]
+    return " ".join(words)
 
 
 def _finding(response: Response, principle: Principle) -> tuple[Piece, Piece]:

@@ -73,11 +73,14 @@ class World:
     def _invented(self, kind: str) -> str:
         """A name that nobody bears: one that can only be copied, or compared, letter by letter."""
         while True:
-            syllables = (self._syllable() for _ in range(self.rng.randint(1, 3)))
-            name = "".join(syllables)
+            name = self.invented_word()
             name = name if kind in _LOWER else upper_first(name)
             if len(name) > 2 and name not in _held_out_names(kind):
                 return name
+
+    def invented_word(self) -> str:
+        """One to three syllables that mean nothing."""
+        return "".join(self._syllable() for _ in range(self.rng.randint(1, 3)))
 
     def _syllable(self) -> str:
         return "".join(self.rng.choice(texts()["syllables"][half]) for half in ("onsets", "rimes"))

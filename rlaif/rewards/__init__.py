@@ -1,0 +1,1 @@
+"""Reward heads: one score an objective on a shared backbone, trained from preference labels."""
