@@ -51,9 +51,13 @@ def stub() -> Iterator[RunningStub]:
 def environment() -> dict[str, str]:
     """The environment for a child process of rlaif: offline, and this checkout first.
 
-    One thread: processes that share few cores lose more to each other's spinning than they gain.
+    One thread: processes that share few cores lose more to each other's spinning than they gain. What is kept between
+    calls stays in the checkout.
     """
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    cache = str(ROOT / ".pytest_cache" / "rlaif")
+    return {
+        **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RLAIF_CACHE": cache
+    }  # fmt: skip
 
 
 @pytest.fixture(name="rlaif")

@@ -79,7 +79,7 @@ def test_the_figures_of_the_page_tell_what_its_prose_tells() -> None:
     assert lean
     only_old_is_longer, only_new_is_longer = map(int, lean.groups())
     assert only_old_is_longer > only_new_is_longer
-    assert "flip 1 of 1 shown: " in moved
+    assert "flip 1 of 2 shown: " in moved
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -36,6 +36,11 @@ def test_the_commands_run_in_order_and_print_what_is_shown(tmp_path: Path) -> No
     compared = README.partition("    helpfulness:\n")[2].partition("\n\n")[0].splitlines()
     assert len(compared) == 9
     assert {line[4:] for line in compared} <= set(printed.splitlines())
+    # What was held out follows from the data; the rest of the table differs in its last digits from machine to machine.
+    (trained,) = re.findall(
+        r"^    (\d+ pairs, \d+ held-out pairs; 3 objectives, frozen, 5 members), ", README, re.MULTILINE
+    )
+    assert f"{trained}, " in printed
 
 
 def test_the_constitution_shown_is_one() -> None:

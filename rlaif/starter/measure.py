@@ -87,8 +87,11 @@ def _share(values: Any) -> float:
     return round(sum(found) / len(found), 4) if found else 0.0
 
 
-def measure_real(checkpoint: Path, data: Path) -> list[dict[str, Any]]:
-    """Agreement with people on real data, ties of people left out, beside always choosing the longer response."""
+def measure_real(checkpoint: Path, data: Path, most: int | None = None) -> list[dict[str, Any]]:
+    """Agreement with people on real data, ties of people left out, beside always choosing the longer response.
+
+    Of each file the first `most` pairs that people have a preference for.
+    """
     found = []
     for folder, objective in _REAL:
         people = read_human_labels(str(data / folder / "human_labels.jsonl")).majority
@@ -98,7 +101,7 @@ def measure_real(checkpoint: Path, data: Path) -> list[dict[str, Any]]:
                 line
                 for line in (data / folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
                 if json.loads(line)["id"] in wanted
-            ]
+            ][:most]
             pairs = Path(scratch) / "pairs.jsonl"
             pairs.write_text("\n".join(rows) + "\n", encoding="utf-8")
             chosen = () if objective == "overall" else (objective,)
@@ -114,10 +117,10 @@ def measure_real(checkpoint: Path, data: Path) -> list[dict[str, Any]]:
             {
                 "data": folder,
                 "objective": objective,
-                "pairs": len(wanted),
+                "pairs": len(rows),
                 "read": len(read),
                 "accuracy": _share((p > 0.5) == (wanted[one] == "a") for one, p in read.items()),
-                "longer_is_better": _share(longer[one] == wanted[one] for one in wanted),
+                "longer_is_better": _share(side == wanted[one] for one, side in longer.items()),
             }
         )
     return found
@@ -212,12 +215,21 @@ _OUTSIDE = """
 @click.option("--split", type=click.Choice(["validation", "test"]), default="test", show_default=True)
 @click.option("--per-family", default=40, show_default=True, help="Questions a family.")
 @click.option("--real", type=click.Path(path_type=Path, exists=True), help="Folder of real data with human labels.")
+@click.option("--real-pairs", type=click.IntRange(1), help="At most so many pairs of each file; all without it.")
 @click.option("--training", default="{}", help="How it was trained, as JSON, for the card.")
 @click.option("--card", "write_card", is_flag=True, help="Write README.md into CHECKPOINT.")
-def main(checkpoint: Path, split: Split, per_family: int, real: Path | None, training: str, write_card: bool) -> None:
+def main(
+    checkpoint: Path,
+    split: Split,
+    per_family: int,
+    real: Path | None,
+    real_pairs: int | None,
+    training: str,
+    write_card: bool,
+) -> None:
     """Measure CHECKPOINT on held-out questions, and print the figures as JSON."""
     world = measure_world(checkpoint, split, per_family)
-    outside = measure_real(checkpoint, real) if real else []
+    outside = measure_real(checkpoint, real, real_pairs) if real else []
     click.echo(json.dumps({"world": world, "real": outside}, indent=1))
     if write_card:
         (checkpoint / "README.md").write_text(card(world, outside, json.loads(training)), encoding="utf-8")
