@@ -123,7 +123,7 @@ def solve_heads(
             l2=torch.tensor(strengths, dtype=torch.float64, device=device)[best[each // members]],
         )
         start = start[torch.arange(len(names), device=device), best].T[:, each // members]
-        found = minimise(problems, curvature, start, dtype=torch.float64, tolerance=_EXACT)
+        found = minimise(problems, curvature, start, _EXACT)
         loss, _ = problems.losses(found.coefficients, each, torch.float64)
         raw = (found.coefficients * table.inverse[:, None]).T.reshape(*shape, -1).cpu().numpy()
     width = difference.shape[1]
@@ -184,7 +184,7 @@ def _compare(
         l2 = torch.tensor(strengths, dtype=torch.float64, device=table.device)[each % count]
         problems = Problems(table, objective, each // count, 1 - held_out, l2)
         start = torch.zeros(len(table.inverse), len(each), dtype=torch.float64, device=table.device)
-        found = minimise(problems, curvature, start, dtype=torch.float32, tolerance=_NEAR).coefficients
+        found = minimise(problems, curvature, start, _NEAR).coefficients
         unseen = Problems(table, objective, each // count, held_out, l2)
         loss, _ = unseen.losses(found, each, torch.float32)
         place = objective.cpu().numpy(), (each % count).cpu().numpy()

@@ -28,6 +28,7 @@ _PASSES = 1000
 _SAMPLE = 32  # rows for the second moment, for each of its columns: it only has to be near
 _EXACT = 1536  # columns from which on only the leading eigenvectors are computed
 _LEADING = 512
+_SINGLE = 1e-4  # the gap that single precision closes, whatever the features
 _CURVATURE = 0.25  # of the logistic loss at nought, and its bound everywhere
 # Of the length's slope, which has no penalty but this: lengths that part the outcomes must not send it to infinity.
 _FREE = 1e-6
@@ -90,12 +91,13 @@ def make_table(rows: Rows, length: Floats | None, target: Floats, weight: Floats
     used: npt.NDArray[np.bool_] = known.sum(axis=1) > 0
     width = rows.shape[1]
     squares = np.zeros(width)
-    for start in range(0, len(target), _CHUNK_ON_GPU):
-        place = slice(start, start + _CHUNK_ON_GPU)
-        piece = rows[place]
-        if not np.isfinite(piece).all():
-            raise ValueError("not finite")
-        squares += np.square(piece[used[place]], dtype=np.float64).sum(axis=0)
+    counted = used.astype(np.float32)
+    for start in range(0, len(target), _CHUNK):
+        place = slice(start, start + _CHUNK)
+        squares += counted[place] @ np.square(rows[place])
+    # What is not finite in a row that does not count is 0 times itself, and so not finite either.
+    if not np.isfinite(squares).all():
+        raise ValueError("not finite")
     unit = np.sqrt(squares / max(int(used.sum()), 1))
     if length is not None:
         length = np.where(used, length, 0.0)
@@ -218,25 +220,45 @@ class Curvature:
         return out
 
 
-def minimise(
-    problems: Problems, curvature: Curvature, start: torch.Tensor, *, dtype: torch.dtype, tolerance: float
-) -> Minimum:
+def minimise(problems: Problems, curvature: Curvature, start: torch.Tensor, tolerance: float) -> Minimum:
     """Find every problem's minimum to a tolerance on `Minimum.gap`, from `start`, (coefficients, problems).
 
-    `dtype` is of the products with the features; all else is double. A pass tries one step of every open problem; one
-    that went too far is halved in the next pass, while the others go on.
+    A pass tries one step of every open problem; one that went too far is halved in the next pass, while the others go
+    on. Products with the features are single until they are no longer good enough, then double; all else is double.
     """
-    here = start.clone()
-    every = torch.arange(len(problems), device=start.device)
-    value, slope = _penalised(problems, here, every, dtype)
-    steepest = curvature.solve(problems, every, slope)
-    gap = (slope * steepest).sum(0).clamp(min=0).sqrt()
+    here, passes = start.clone(), 0
     history = _History(curvature, problems)
-    direction, step = -steepest, torch.ones_like(value)
-    noise = 1e-6 if dtype == torch.float32 else 1e-13
+    gap = torch.full_like(problems.l2, torch.inf)
+    for dtype in (torch.float32, torch.float64):
+        wanted = max(tolerance, _SINGLE if dtype == torch.float32 else 0.0)
+        if bool((gap <= tolerance).all()):
+            break
+        gap, used = _descend(problems, curvature, history, here, dtype=dtype, tolerance=wanted, most=_PASSES - passes)
+        passes += used
+    return Minimum(here, gap, passes)
+
+
+def _descend(
+    problems: Problems,
+    curvature: Curvature,
+    history: _History,
+    here: torch.Tensor,
+    *,
+    dtype: torch.dtype,
+    tolerance: float,
+    most: int,
+) -> tuple[torch.Tensor, int]:
+    """Move `here` towards the minima in one precision; returns the gaps and the passes it took."""
+    every = torch.arange(len(problems), device=here.device)
+    value, slope = _penalised(problems, here, every, dtype)
+    gap = _gap(problems, curvature, every, slope)
+    direction, step = -history.solve(every, slope), torch.ones_like(value)
+    single = dtype == torch.float32
+    # In single precision a step that has to be this short goes by rounding.
+    noise, shortest = (1e-6, 0.05) if single else (1e-13, 1e-8)
     passes = 1
-    while passes < _PASSES:
-        open_ = torch.nonzero((gap > tolerance) & (step > 1e-8))[:, 0]
+    while passes < most:
+        open_ = torch.nonzero((gap > tolerance) & (step > shortest))[:, 0]
         if not len(open_):
             break
         move = step[open_] * direction[:, open_]
@@ -253,9 +275,13 @@ def minimise(
         history.add(took, move[:, good], ahead_slope[:, good] - slope[:, took])
         here[:, took] += move[:, good]
         value[took], slope[:, took] = ahead[good], ahead_slope[:, good]
-        gap[took] = (slope[:, took] * curvature.solve(problems, took, slope[:, took])).sum(0).clamp(min=0).sqrt()
+        gap[took] = _gap(problems, curvature, took, slope[:, took])
         direction[:, took] = -history.solve(took, slope[:, took])
-    return Minimum(here, gap, passes)
+    return gap, passes
+
+
+def _gap(problems: Problems, curvature: Curvature, columns: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+    return (slope * curvature.solve(problems, columns, slope)).sum(0).clamp(min=0).sqrt()
 
 
 class _History:
