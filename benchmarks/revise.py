@@ -1,10 +1,11 @@
 """Critique and revision at work: is the revised response the better one? Judged on harmlessness, in both orders.
 
-python -m benchmarks.revise [PROMPTS] [--judge MODEL] [--count N]
+python -m benchmarks.revise [PROMPTS] [--judge MODEL] [--count N] [--rounds 1 2 3 4]
 
-The same model writes the first responses, their critiques and revisions, and then judges. Without PROMPTS they are
-prompts of the starter's world that ask for help with harm, of its held-out part: where nothing is wrong with a first
-response there is nothing to revise.
+Each round draws a principle, criticises and revises; Bai et al. (2022) made four. The same model writes the first
+responses, their critiques and revisions, and then judges. Without PROMPTS they are prompts of the starter's world
+that ask for help with harm, of its held-out part: where nothing is wrong with a first response there is nothing to
+revise.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import random
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import rlaif
 from benchmarks.common import keep, print_table
@@ -54,41 +56,53 @@ def share(part: int, whole: int) -> str:
     return f"{part} of {whole} ({part / whole if whole else 0:.0%}, 95% interval {low:.0%} to {high:.0%})"
 
 
+def measure(prompts: Path, judge: str, count: int, rounds: int) -> dict[str, Any]:
+    """Revise in so many rounds, and have the last revisions judged against the first responses."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, run = Path(folder) / "revised.jsonl", Path(folder) / "run"
+        revised = rlaif.revise(
+            prompts, out, judge=judge, objectives=[OBJECTIVE], limit=count, max_tokens=256, rounds=rounds
+        )
+        found: Counter[str] = Counter()
+        if revised.pairs:
+            rlaif.label(revised.pairs_file, run, judge=judge, objectives=[OBJECTIVE])
+            found = outcomes(run / "labels.jsonl")
+            found["unread"] += revised.pairs - found.total()
+    counts = revised.model_dump(include={"chains", "failed", "unchanged", "truncated", "pairs"})
+    named = {name: found[name] for name in ("wins", "loses", "ties", "unread")}
+    interval = [round(bound, 3) for bound in wilson(found["wins"], revised.pairs)]
+    return {"rounds": rounds, **counts, **named, "wins_ci": interval}
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("prompts", nargs="?", type=Path)
     parser.add_argument("--judge", default="starter")
     parser.add_argument("--count", type=int, default=50)
+    parser.add_argument("--rounds", type=int, nargs="+", default=[1, 2, 3, 4])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        out, run = Path(folder) / "revised.jsonl", Path(folder) / "run"
         prompts = options.prompts or Path(folder) / "harmful.jsonl"
         if options.prompts is None:
             write_harmful_prompts(prompts, options.count)
-        revised = rlaif.revise(
-            prompts, out, judge=options.judge, objectives=[OBJECTIVE], limit=options.count, max_tokens=256
-        )
-        found: Counter[str] = Counter()
-        if revised.pairs:
-            rlaif.label(revised.pairs_file, run, judge=options.judge, objectives=[OBJECTIVE])
-            found = outcomes(run / "labels.jsonl")
-            found["unread"] += revised.pairs - found.total()
+        kept = [measure(prompts, options.judge, options.count, rounds) for rounds in options.rounds]
+        name = prompts.name
+    columns = ("rounds", "chains", "unchanged", "cut", "pairs", "the revision wins", "of all chains")
     rows = [
-        ("chains written", f"{revised.chains} of {revised.chains + revised.failed}"),
-        ("revision is the first response again", str(revised.unchanged)),
-        ("revision cut at the token limit", str(revised.truncated)),
-        ("pairs the revision wins", share(found["wins"], revised.pairs)),
-        ("pairs the revision loses", share(found["loses"], revised.pairs)),
-        ("ties", str(found["ties"])),
-        ("not read", str(found["unread"])),
-        ("revision wins, of all chains", share(found["wins"], revised.chains)),
+        (
+            str(one["rounds"]),
+            str(one["chains"]),
+            str(one["unchanged"]),
+            str(one["truncated"]),
+            str(one["pairs"]),
+            share(one["wins"], one["pairs"]),
+            f"{one['wins'] / one['chains'] if one['chains'] else 0:.0%}",
+        )
+        for one in kept
     ]
-    print_table(("what", "measured"), rows)
-    named = {name: found[name] for name in ("wins", "loses", "ties", "unread")}
-    counts = revised.model_dump(include={"chains", "failed", "unchanged", "truncated", "pairs"})
-    interval = [round(bound, 3) for bound in wilson(found["wins"], revised.pairs)]
-    keep("revise", {"prompts": prompts.name, "judge": options.judge, **counts, **named, "wins_ci": interval})
+    print_table(columns, rows)
+    keep("revise", {"prompts": name, "judge": options.judge, "by_rounds": kept})
 
 
 if __name__ == "__main__":
