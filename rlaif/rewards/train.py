@@ -70,7 +70,8 @@ class TrainSummary(Frozen):
 class _Learned:
     """Heads, (objectives, members, width), raw scores by them, and what is told of the training.
 
-    `training` and `held_out` are scores of both responses by member, (pairs, 2, objectives, members).
+    `training` and `held_out` are scores of both responses by member, (pairs, 2, objectives, members). Of several
+    processes that train together `main` is the one that writes.
     """
 
     heads: Floats
@@ -78,6 +79,7 @@ class _Learned:
     held_out: Floats
     history: tuple[TrainingPoint, ...] = ()
     metrics: dict[str, Any] = field(default_factory=dict)
+    main: bool = True
 
 
 def train_heads(
@@ -243,6 +245,8 @@ class _Training:
             notes=tuple(notes),
             seconds=round(time.monotonic() - self.began, 1),
         )
+        if not learned.main:
+            return summary
         metrics = {**learned.metrics, **combined.metrics, "summary": summary.model_dump(mode="json", exclude={"out"})}
         spec = spec.model_copy(update={"metrics": metrics})
         examples = scored_examples(data.held_out, held, spec) if evaluation is not None else ()
@@ -322,7 +326,8 @@ class _Training:
         }
         if result.conflicts is not None:
             metrics["gradient_conflicts"] = {"steps": result.conflicts, "compared": result.compared}
-        return _Learned(result.members, scores[0], scores[1], training_points(result.history), metrics)
+        points = training_points(result.history)
+        return _Learned(result.members, scores[0], scores[1], points, metrics, result.main)
 
     def _step_told(self, step: Step) -> None:
         losses = ", ".join(f"{name} {value:.3f}" for name, value in step.entry.items() if "loss" in name)
