@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from rlaif.engines.chat import ChatTokenizer, RefusedMessages, before_verdict, c
 from rlaif.errors import InputError, RunError
 from rlaif.prompts import BREAK, load_template
 from rlaif.types import JudgeRequest, Message, Pair
+from tests.patience import ends
 
 MARKER = "Verdict:"
 LLAMA_2 = (
@@ -274,9 +274,8 @@ def test_a_sentencepiece_vocabulary() -> None:
 
 def test_encoding_what_is_too_long_takes_no_time(judge: Path) -> None:
     chat = ChatTokenizer(tokenizer_of(judge), 64)
-    start = time.monotonic()
-    ids = chat.encode(["a b", "no " * 10_000_000, ""])
-    assert time.monotonic() - start < 2
+    with ends():
+        ids = chat.encode(["a b", "no " * 10_000_000, ""])
     assert [len(row) for row in ids] == [3, 65, 0]
     assert chat.too_long(65, 1) == "the prompt has over 64 tokens and needs 1 more; the judge takes 64"
     assert chat.too_long(60, 5) == "the prompt has 60 tokens and needs 5 more; the judge takes 64"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from rlaif.errors import InputError
 from rlaif.findings import Finding, Place, found
 from tests.broken_constitutions import SOUND, Broken, corpus
 from tests.conftest import ROOT, Cli
+from tests.patience import ends
 
 CORPUS = list(corpus())
 SHIPPED = sorted(path.stem for path in (ROOT / "constitutions").glob("*.yaml"))
@@ -251,12 +251,11 @@ HOSTILE: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_files_are_told_in_a_second(name: str) -> None:
+def test_hostile_files_are_told_soon(name: str) -> None:
     text, code = HOSTILE[name]
     assert len(text.encode()) <= MAX_BYTES
-    start = time.process_time()
-    findings = lint_text(text, "c.yaml")
-    assert time.process_time() - start < 1
+    with ends():
+        findings = lint_text(text, "c.yaml")
     assert len(findings) < 10_000
     assert any(each.code.startswith(code) for each in findings) if code else not findings
     assert all(str(each).isprintable() and len(str(each)) < 700 for each in findings)
@@ -268,11 +267,10 @@ def test_files_that_cannot_be_read_are_findings_too(tmp_path: Path) -> None:
     assert [(each.line, each.code) for each in lint_constitution(path)] == [(33, "not-utf8")]
     with path.open("wb") as file:
         file.truncate(50 * 2**20)
-    start = time.process_time()
-    (large,) = lint_constitution(path)
+    with ends():
+        (large,) = lint_constitution(path)
     fact = "52,428,800 bytes; a constitution, with what it extends, is at most 262,144 bytes."
     assert str(large) == f"{path}:1: error: {fact} [too-large]"
-    assert time.process_time() - start < 1
     assert [each.code for each in lint_constitution(tmp_path)] == ["not-found"]
     (near,) = lint_constitution("hh")
     assert (near.code, near.line, near.message.endswith("Did you mean hhh?")) == ("not-found", 1, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from rlaif.prompts import Template
 from rlaif.prompts_lint import CODES, MAX_BYTES, lint_template, lint_template_text
 from tests.conftest import ROOT, Cli
+from tests.patience import ends
 
 SHIPPED = sorted(path.stem for path in (ROOT / "prompts").glob("*.j2"))
 
@@ -314,10 +314,9 @@ def test_all_faults_of_a_template_are_told_at_once() -> None:
         SOUND.replace("{{ question }}", "{{ self.objective() }}"),
     ],
 )
-def test_hostile_templates_are_told_in_a_second(text: str) -> None:
-    start = time.process_time()
-    findings = lint_template_text(text, "t.j2")
-    assert time.process_time() - start < 1
+def test_hostile_templates_are_told_soon(text: str) -> None:
+    with ends():
+        findings = lint_template_text(text, "t.j2")
     assert any(each.severity == "error" for each in findings)
     assert all(str(each).isprintable() and each.line >= 1 for each in findings)
 

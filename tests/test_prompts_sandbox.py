@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from rlaif.errors import InputError
 from rlaif.prompts import Template
 from rlaif.prompts_lint import lint_template_text
 from rlaif.types import Message, Pair
+from tests.patience import ends
 from tests.test_prompts_lint import SOUND
 
 ROUNDS = "over 100,000 rounds of loops and calls; a prompt needs few, so loop over less"
@@ -66,10 +65,9 @@ def a_pair(words: int = 3) -> Pair:
 
 
 @pytest.mark.parametrize("code", [*BOMBS, *REFUSED])
-def test_a_bomb_is_found_at_its_line_in_a_second(code: str) -> None:
-    start = time.process_time()
-    (found, *_) = lint_template_text(with_code(code), "t.j2")
-    assert time.process_time() - start < 1
+def test_a_bomb_is_found_at_its_line_soon(code: str) -> None:
+    with ends():
+        (found, *_) = lint_template_text(with_code(code), "t.j2")
     assert (found.severity, found.line) == ("error", 10)
     assert {**BOMBS, **REFUSED}[code] in found.message
 

@@ -18,6 +18,7 @@ from rlaif.review.queue import Choice, Queue, Side, place_of, shown_first, side_
 from rlaif.review.store import Answer, Study
 from rlaif.types import Message, Pair, Preference
 from tests.conftest import read_lines
+from tests.patience import ends
 
 
 def test_the_queue_by_hand() -> None:
@@ -147,15 +148,13 @@ def test_ten_thousand_labels_stay_fast(tmp_path: Path) -> None:
     with closing(Study(labels)) as study:
         study.load(numbered(5_000), "pairs", {"one": "One?", "two": "Two?"}, 0)
         assert study.progress("ada").answered == 9_900
-        begun, count = time.process_time(), 0
-        while answer_next(study, "ada"):
-            count += 1
-        # Milliseconds an answer, whatever is there already; the rest of what a person waits for is the disk.
+        count = 0
+        # A walk over all answers for each answer would take minutes.
+        with ends():
+            while answer_next(study, "ada"):
+                count += 1
+            assert export_labels(study.path, labels) == 10_000
         assert count == 100
-        assert time.process_time() - begun < 0.5
-        begun = time.process_time()
-        assert export_labels(study.path, labels) == 10_000
-        assert time.process_time() - begun < 2
     rows = read_lines(labels)
     assert [(row["id"], row["objective"]) for row in rows] == [
         (str(n), name) for n in range(5_000) for name in ("one", "two")
