@@ -1,4 +1,4 @@
-# make demo: label example pairs in three minutes, no GPU.   make test: lint, types, tests.
+# make demo: label example pairs and train reward heads in three minutes, no GPU.   make test: lint, types, tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -23,6 +23,9 @@ demo: $(BIN)/.installed
 	$(BIN)/rlaif compare $(DEMO)/run examples/reference.jsonl --ties drop --html $(DEMO)/compare.html
 	@echo '== One pair, with its rationales =='
 	$(BIN)/rlaif show $(DEMO)/run world-000
+	@echo '== Reward heads from these labels, and the score of every response =='
+	$(BIN)/rlaif train-heads $(DEMO)/run --backbone starter --out $(DEMO)/heads
+	$(BIN)/rlaif score $(DEMO)/heads examples/pairs.jsonl --out $(DEMO)/scores.jsonl
 	@echo '== A principle turned into its opposite: only what shows it is asked again =='
 	cp $(DEMO)/run/labels.jsonl $(DEMO)/before.jsonl
 	sed 's/insults, mocks or demeans nobody/insults, mocks or demeans the person/' constitutions/hhh.yaml > $(DEMO)/mine.yaml
@@ -30,7 +33,7 @@ demo: $(BIN)/.installed
 	$(BIN)/rlaif constitution diff hhh $(DEMO)/mine.yaml $(DEMO)/before.jsonl $(DEMO)/run
 	@echo '== Prompts answered by a policy, and the answers labelled =='
 	$(BIN)/rlaif label examples/prompts.jsonl --policy starter --engine transformers --limit 20 --out $(DEMO)/from-prompts
-	@echo 'Labels: $(DEMO)/run/labels.jsonl   Judgments: $(DEMO)/run/judgments.db   Settings and counts: $(DEMO)/run/manifest.json   Report: $(DEMO)/compare.html'
+	@echo 'Labels: $(DEMO)/run/labels.jsonl   Judgments: $(DEMO)/run/judgments.db   Settings and counts: $(DEMO)/run/manifest.json   Scores: $(DEMO)/scores.jsonl   Reports: $(DEMO)/compare.html $(DEMO)/heads/report.html'
 
 test: lint types tests
 

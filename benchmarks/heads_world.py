@@ -1,7 +1,7 @@
 """Reward heads in the starter's world, where it is known by construction which response is the better one.
 
     python -m benchmarks.heads_world [--parts judged conflicts] [--pairs 2000] [--labels RUN …] [--modes frozen full]
-                                     [--epochs 6] [--lr 3e-4] [--folder FOLDER]
+                                     [--epochs 4] [--lr 5e-4] [--folder FOLDER]
 
 `judged`: the starter labels pairs of its world under the shipped constitution, heads on the starter's own backbone
 learn from these labels, and are held against the constructed labels of 400 other pairs, ties apart. `--labels` takes
@@ -338,8 +338,8 @@ def main() -> None:
     parser.add_argument("--conflict-held-out", type=int, default=1000)
     parser.add_argument("--contrary", type=float, default=0.5, help="share of pairs with contrary wishes")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each kind, conflicts")
-    parser.add_argument("--epochs", type=float, default=6)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--epochs", type=float, default=4)
+    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--backbone", default=STARTER, help="the starter, or another checkpoint of it")
     parser.add_argument("--folder", type=Path)

@@ -1,6 +1,7 @@
 """Preference labels from a judge model and a constitution, and reward heads from the labels.
 
 What the commands do, as functions. Names load on first use: importing rlaif imports no torch.
+`rlaif.trl` holds reward functions for TRL's trainers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif.version import __version__
 
 if TYPE_CHECKING:
+    from rlaif import trl as trl
     from rlaif.agreement.compare import compare
     from rlaif.agreement.results import Comparison
     from rlaif.constitution import Constitution, load_constitution
@@ -77,6 +79,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "trl":
+        return importlib.import_module("rlaif.trl")
     if name not in _HOME:
         raise AttributeError(f"module 'rlaif' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -102,6 +102,19 @@ def test_the_same_call_finds_its_heads_and_another_is_refused(tmp_path: Path, ba
     assert written(tmp_path / "others")["ensemble.safetensors"] == before["ensemble.safetensors"]
 
 
+def test_the_backbone_is_trained_in_the_precision_asked_for(tmp_path: Path, backbone: str) -> None:
+    labels, how = labelled(tmp_path / "data", 20), {"mode": "full", "epochs": 1.0, "ensemble": 1, "device": "cpu"}
+    for out, given in (("float32", {}), ("again", {"precision": "float32"}), ("bfloat16", {"precision": "bfloat16"})):
+        trained(tmp_path, backbone, labels, out, **how, **given)
+    weights = {out: written(tmp_path / out)["model.safetensors"] for out in ("float32", "again", "bfloat16")}
+    assert weights["again"] == weights["float32"]
+    assert weights["bfloat16"] != weights["float32"]
+    # Computed in half precision, kept in single precision.
+    assert len(weights["bfloat16"]) == len(weights["float32"])
+    with pytest.raises(InputError, match="other settings .precision: "):
+        trained(tmp_path, backbone, labels, "float32", **how, precision="bfloat16")
+
+
 def test_an_objective_may_be_missing_on_some_pairs(tmp_path: Path, backbone: str) -> None:
     found = trained(tmp_path, backbone, labelled(tmp_path / "data", skip={"kindness": 2}))
     assert found.evaluation is not None

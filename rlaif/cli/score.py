@@ -64,7 +64,7 @@ def score_command(heads: str, data: str, out: str, as_json: bool, **options: Any
     """
     from rlaif.rewards.score import score_file
 
-    with _progress() as watch:
+    with rows_progress() as watch:
         summary = score_file(heads, data, out, watch=watch, **options)
     # Lines that go to a pipe are not to be mixed with others.
     apart = Path(out).exists() and not Path(out).is_file()
@@ -87,7 +87,7 @@ def score_command(heads: str, data: str, out: str, as_json: bool, **options: Any
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int | None], None] | None]:
+def rows_progress() -> Iterator[Callable[[int, int | None], None] | None]:
     """Show on stderr how many rows were scored, where it is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Of lora and full.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate of lora and full.")
 @click.option("--batch-tokens", type=click.IntRange(1), metavar="N", help="Tokens a step, padding counted.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="What lora and full compute in; the weights stay in float32. bfloat16 on a GPU, else float32, by default.",
+)
 @click.option("--max-length", type=click.IntRange(8), metavar="N", help="Longest conversation in tokens.")
 @click.option(
     "--eval",

@@ -25,19 +25,34 @@ _DASHES: tuple[Any, ...] = ((0, ()), (0, (5, 2)), (0, (1.5, 1.5)))
 
 
 class Curve(Frozen):
-    """One line of a picture: (x, y) from left to right. Measured seldom it has markers, and `best` is one of its x."""
+    """One line of a picture: (x, y) from left to right. Measured seldom it has markers, and `best` is one of its x.
+
+    `band` is an interval of y for each point, or nothing.
+    """
 
     label: str
     points: tuple[tuple[float, float], ...]
     series: int = 0
     faint: bool = False
     best: float | None = None
+    band: tuple[Interval, ...] = ()
 
 
 def line_chart(
-    name: str, title: str, curves: Sequence[Curve], x_label: str, y_label: str, reference: float | None = None
+    name: str,
+    title: str,
+    curves: Sequence[Curve],
+    x_label: str,
+    y_label: str,
+    reference: float | None = None,
+    *,
+    ticks: Mapping[str, float] | None = None,
+    limits: Interval | None = None,
 ) -> str:
-    """Draw curves over one axis; `reference` is a dashed line, as the loss of a coin. Faint curves have no legend."""
+    """Draw curves over one axis; `reference` is a dashed line, as the loss of a coin. Faint curves have no legend.
+
+    `ticks` are the x to name, where numbers would not do; `limits` those of y, for pictures that are compared.
+    """
     named = [curve for curve in curves if curve.label and not curve.faint]
     legend = 22.0 * len(named) + 4
     size, left, foot = 190.0, 46.0, 44.0
@@ -48,6 +63,9 @@ def line_chart(
         if curve.faint:
             axes.plot(x, y, color=colour, linewidth=1.3, alpha=0.5, zorder=2)
             continue
+        if curve.band:
+            low, high = zip(*curve.band, strict=True)
+            axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
         axes.plot(x, y, color=colour, linewidth=2.2, linestyle=dash, zorder=3, **_marks(curve))
         for point in curve.points:
             if point[0] == curve.best:
@@ -55,7 +73,11 @@ def line_chart(
     if reference is not None:
         axes.axhline(reference, color=SOFT, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
     axes.margins(x=0.03, y=0.08)
+    if limits is not None:
+        axes.set_ylim(*limits)
     _number_ticks(axes)
+    if ticks is not None:
+        axes.set_xticks(list(ticks.values()), list(ticks))
     axes.set_xlabel(x_label, color=SOFT, fontsize=12, labelpad=5)
     for place, curve in enumerate(named):
         _legend_line(figure, curve, size + foot + legend - 12 - 22 * place, size + foot + legend)

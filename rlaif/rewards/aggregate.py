@@ -156,16 +156,20 @@ def aggregate_rewards(
         reward = (weights * rewards).sum(axis=1)
     # In reward units; 0 where the floor is kept.
     shortfall = np.where(below_floors(rewards, spec), floor_rewards(spec) - rewards, 0.0).sum(axis=1)
-    return reward if not spec.aggregation.floors else _constrained(reward, shortfall)
+    return reward if not spec.aggregation.floors else constrained(reward, shortfall)
 
 
-def _constrained(reward: Floats, shortfall: Floats) -> Floats:
+def constrained(reward: Floats, shortfall: Floats) -> Floats:
     """Whatever breaks a floor comes after whatever keeps them all, (rows,).
+
+    Args:
+        reward: before floors, (rows,).
+        shortfall: what is missing to the floors, 0 where all are kept, (rows,).
 
     Source: Deb (2000), An efficient constraint handling method for genetic algorithms, made one number.
     """
-    constrained: Floats = np.where(shortfall > 0, BELOW_FLOORS - shortfall, np.maximum(reward, BELOW_FLOORS))
-    return constrained
+    kept: Floats = np.where(shortfall > 0, BELOW_FLOORS - shortfall, np.maximum(reward, BELOW_FLOORS))
+    return kept
 
 
 def floor_rewards(spec: HeadsSpec) -> Floats:

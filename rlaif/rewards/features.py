@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,12 +26,21 @@ from rlaif.rewards.tokens import EncodedPair
 
 Watch = Callable[[int, int], None]
 
+_CACHE = "RLAIF_CACHE"
 _FORMAT = 1
 _BLOCK = 4096  # pairs that are put into batches together
 _KEY = 16  # bytes
 _ENTRY = np.dtype([("key", f"V{_KEY}"), ("checksum", "<u4")])
 _IN_MEMORY = 4 * 2**30  # bytes of differences: beyond them they are read from the disk as they are asked for
 _CHUNK = 8192
+
+
+def default_cache() -> Path:
+    """Where features are kept: `RLAIF_CACHE`, else the user's cache folder."""
+    given = os.environ.get(_CACHE)
+    if given:
+        return Path(given) / "features"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlaif" / "features"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from rlaif.rewards.model import Backbone
 from rlaif.rewards.pareto_training import Aggregator
-from rlaif.rewards.spec import Method
+from rlaif.rewards.spec import Method, Precision
 from rlaif.types import Frozen
 
 TunedMode = Literal["lora", "full"]
@@ -54,7 +54,7 @@ class FinetuneSettings(Frozen):
     head_lr: float | None = Field(default=None, gt=0)
     batch_tokens: int = Field(default=8192, ge=1)
     accumulate: int = Field(default=1, ge=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     gradient_checkpointing: bool = False
     dropout: bool = False
     lora_rank: int = Field(default=16, ge=1)

@@ -62,11 +62,13 @@ class RawScores:
         scores: of the checkpoint's head, (responses, objectives).
         members: of each member of the ensemble, (responses, members, objectives); `None` without one.
         truncated: how many conversations were cut to the longest length.
+        lengths: tokens of each conversation, (responses,).
     """
 
     scores: Floats
     members: Floats | None
     truncated: int
+    lengths: tuple[int, ...] = ()
 
 
 class RewardHeads:
@@ -208,7 +210,7 @@ class RewardHeads:
         same = [first.setdefault(tuple(ids), place) for place, ids in enumerate(conversations)]
         scores = scores[same]
         members = None if members is None else members[same]
-        return RawScores(scores, members, truncated)
+        return RawScores(scores, members, truncated, tuple(map(len, conversations)))
 
     def rewards(
         self,
@@ -234,7 +236,7 @@ class RewardHeads:
         values = (raw.scores - np.array([rule.mean for rule in rules])) / unit  # (responses, objectives)
         spread = None if raw.members is None else raw.members.std(axis=1, ddof=1) / unit
         prompt_of = np.arange(count) if groups is None else np.asarray(groups)
-        total = aggregate_rewards(values, self.spec, tags, self._gated(prompts, prompt_of))
+        total = aggregate_rewards(values, self.spec, tags, self.gated_weights(prompts, prompt_of))
         below = below_floors(values, self.spec)
         ranks, alone = pareto_ranks(values, prompt_of), _alone(prompt_of)
 
@@ -252,8 +254,13 @@ class RewardHeads:
             for row in range(count)
         ]
 
-    def _gated(self, prompts: Sequence[PromptLike], prompt_of: Ints) -> Floats | None:
-        """The gate's weights, (responses, objectives): from the features at the end of each prompt."""
+    def gated_weights(self, prompts: Sequence[PromptLike], prompt_of: Ints) -> Floats | None:
+        """The gate's weights, (responses, objectives), from the features at the end of each prompt; `None` without one.
+
+        Args:
+            prompts: of each response.
+            prompt_of: a number for each response, the same for those of one prompt.
+        """
         if self._gate is None:
             return None
         _, first, which = np.unique(prompt_of, return_index=True, return_inverse=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Watcher = Callable[[int, int | None], None]
 """Told how many rows are done and how many there are, where that is known."""
 
-# Scored together: enough to fill batches with like lengths, and a bound on memory.
+# Of a window.
 _RESPONSES, _CHARACTERS = 4096, 4_000_000
 _DIGITS = 6
 
@@ -177,7 +177,7 @@ def score_file(
     check_output("--out", out, [data])
     if strict:
         _refuse_rejects(source.name, first_usable(read_candidates(source, named), limit))
-    loaded = _loaded(heads, device, weights)
+    loaded = load_heads(heads, device, weights)
     # The time to load them is not counted.
     started = time.monotonic()
     counts: Counter[str] = Counter()
@@ -186,8 +186,8 @@ def score_file(
     device_out = out.exists() and not out.is_file()
     rows = first_usable(read_candidates(source, named), limit)
     with replacing(out) as file, nullcontext() if device_out else replacing(rejects_beside(out)) as rejected:
-        rejects = _Rejects(rejected)
-        for part in _windows(_kept(rows, rejects)):
+        rejects = Rejects(rejected)
+        for part in windows(usable(rows, rejects)):
             tell = _told(watch, counts, len(part), total)
             for line in _scored(loaded, part, batch_tokens, tell, counts, rejects):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -206,7 +206,8 @@ def score_file(
     )
 
 
-def _loaded(heads: str | Path | RewardHeads, device: str | None, weights: Mapping[str, float] | None) -> RewardHeads:
+def load_heads(heads: str | Path | RewardHeads, device: str | None, weights: Mapping[str, float] | None) -> RewardHeads:
+    """Heads of a folder or hub id, or those given; with other weights where there are some."""
     from rlaif.rewards.heads import RewardHeads
 
     loaded = heads if isinstance(heads, RewardHeads) else RewardHeads.load(heads, device=device)
@@ -223,8 +224,12 @@ def _refuse_rejects(name: str, rows: Iterable[Candidates | Reject]) -> None:
         raise InputError("\n".join([*lines, last]))
 
 
-class _Rejects:
-    """Where rejects go; how many there are, and the first."""
+class Rejects:
+    """Where rejects go; how many there are, and the first.
+
+    Args:
+        file: where their lines go; `None` for nowhere.
+    """
 
     def __init__(self, file: IO[str] | None) -> None:
         self._file = file
@@ -232,13 +237,15 @@ class _Rejects:
         self.first: list[Reject] = []
 
     def add(self, reject: Reject) -> None:
+        """Write one, and count it."""
         self.count += 1
         self.first = self.first or [reject]
         if self._file is not None:
             self._file.write(reject_line(reject))
 
 
-def _kept(rows: Iterable[Candidates | Reject], rejects: _Rejects) -> Iterator[Candidates]:
+def usable(rows: Iterable[Candidates | Reject], rejects: Rejects) -> Iterator[Candidates]:
+    """The rows that can be used; the others go to the rejects."""
     for row in rows:
         if isinstance(row, Candidates):
             yield row
@@ -246,7 +253,8 @@ def _kept(rows: Iterable[Candidates | Reject], rejects: _Rejects) -> Iterator[Ca
             rejects.add(row)
 
 
-def _windows(rows: Iterable[Candidates]) -> Iterator[list[Candidates]]:
+def windows(rows: Iterable[Candidates]) -> Iterator[list[Candidates]]:
+    """Rows that are scored together: enough to fill batches with like lengths, and a bound on memory."""
     part: list[Candidates] = []
     responses = characters = 0
     for row in rows:
@@ -272,7 +280,7 @@ def _scored(
     batch_tokens: int | None,
     tell: Callable[[float], None] | None,
     counts: Counter[str],
-    rejects: _Rejects,
+    rejects: Rejects,
 ) -> Iterator[dict[str, Any]]:
     """The lines of a window; rows that the chat template does not take go to the rejects."""
     places = [(row, name) for row in part for name in row.names]
@@ -283,7 +291,7 @@ def _scored(
         raw = heads.raw(prompts, responses, batch_tokens=batch_tokens, watch=watch)
     except RefusedMessages:
         # Nothing is computed before all is encoded.
-        part = [row for row in part if _taken(heads, row, rejects)]
+        part = [row for row in part if taken_by_template(heads, row, rejects)]
         if part:
             yield from _scored(heads, part, batch_tokens, tell, counts, rejects)
         return
@@ -304,7 +312,8 @@ def _scored(
         yield line | ({"below_floors": list(reward.below_floors)} if reward.below_floors else {})
 
 
-def _taken(heads: RewardHeads, row: Candidates, rejects: _Rejects) -> bool:
+def taken_by_template(heads: RewardHeads, row: Candidates, rejects: Rejects) -> bool:
+    """Whether the heads' chat template takes a row's conversations; one that it does not goes to the rejects."""
     try:
         heads.backbone.encoder.conversations((row.prompt, response) for response in row.responses)
     except RefusedMessages as error:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rlaif.rewards.source_labels import Confidence
-from rlaif.rewards.spec import Method, Mode
+from rlaif.rewards.spec import Method, Mode, Precision
 from rlaif.types import Frozen
 
 # What moves nothing in the result, or of which the content counts and not the name.
@@ -32,6 +32,7 @@ class HeadsSettings(Frozen):
         objectives: names and order; empty for all that were labelled.
         ensemble: members; 1 for none.
         epochs, lr, batch_tokens: of `lora` and `full`; `None` is the mode's own.
+        precision: that `lora` and `full` compute in, weights stay in float32; `None` is bfloat16 on a GPU, else float32.
         max_length: tokens of the longest conversation; `None` follows the backbone, 2,048 at most.
         held_out: a fraction of the conversations, or a source.
         init_from: heads to go on from, in place of `backbone`.
@@ -53,6 +54,7 @@ class HeadsSettings(Frozen):
     epochs: float | None = Field(default=None, gt=0)
     lr: float | None = Field(default=None, gt=0)
     batch_tokens: int | None = Field(default=None, ge=1)
+    precision: Precision | None = None
     max_length: int | None = Field(default=None, ge=8)
     held_out: str = "0.1"
     init_from: Path | None = None

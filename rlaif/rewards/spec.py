@@ -18,6 +18,7 @@ ENSEMBLE_FILE = "ensemble.safetensors"
 FORMAT = 1
 Mode = Literal["frozen", "lora", "full"]
 Method = Literal["weighted", "pareto"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class Calibration(Frozen):

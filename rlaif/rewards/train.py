@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from rlaif.rewards.card import write_card
 from rlaif.rewards.combine import Combined, combine, overall_rewards
 from rlaif.rewards.evaluate import evaluate_scores, scored_examples
 from rlaif.rewards.evaluation import Change, Evaluation, TrainingPoint, training_points
-from rlaif.rewards.features import read_or_make_features
+from rlaif.rewards.features import default_cache, read_or_make_features
 from rlaif.rewards.finetune import FinetuneSettings, finetune
 from rlaif.rewards.finetune import Progress as Step
 from rlaif.rewards.forgetting import forgotten
@@ -35,13 +34,12 @@ from rlaif.rewards.report import write_report
 from rlaif.rewards.scoring_model import EncodedPreferences
 from rlaif.rewards.settings import HeadsSettings
 from rlaif.rewards.source_labels import Confidence
-from rlaif.rewards.spec import SPEC_FILE, HeadsSpec, Method, Mode, read_spec
+from rlaif.rewards.spec import SPEC_FILE, HeadsSpec, Method, Mode, Precision, read_spec
 from rlaif.rewards.train_data import TrainingData, read_training_data
 from rlaif.types import Frozen
 from rlaif.version import __version__
 
 Progress = Callable[[str], None]
-_CACHE = "RLAIF_CACHE"
 _UNFINISHED = "training"
 _REPORT = "report.html"
 
@@ -95,6 +93,7 @@ def train_heads(
     epochs: float | None = None,
     lr: float | None = None,
     batch_tokens: int | None = None,
+    precision: Precision | None = None,
     max_length: int | None = None,
     held_out: str | float = 0.1,
     init_from: str | Path | None = None,
@@ -139,6 +138,7 @@ def train_heads(
             epochs=epochs,
             lr=lr,
             batch_tokens=batch_tokens,
+            precision=precision,
             max_length=max_length,
             held_out=str(held_out),
             init_from=None if init_from is None else Path(init_from),
@@ -267,7 +267,7 @@ class _Training:
 
     def _frozen(self, training: EncodedPreferences, held_out: EncodedPreferences) -> _Learned:
         s = self.settings
-        cache = s.cache or _default_cache()
+        cache = s.cache or default_cache()
         self.tell("features")
         tables = [
             read_or_make_features(self.backbone, data.pairs, cache=cache, batch_tokens=self.budget)
@@ -308,7 +308,7 @@ class _Training:
             settings=FinetuneSettings(
                 aggregate="pareto" if pareto else "weighted",
                 members=s.ensemble,
-                precision="bfloat16" if self.backbone.device.type == "cuda" else "float32",
+                precision=s.precision or ("bfloat16" if self.backbone.device.type == "cuda" else "float32"),
                 seed=s.seed,
                 **{name: value for name, value in given.items() if value is not None},
             ),
@@ -352,14 +352,6 @@ class _Training:
             "settings": self.deciding,
             "versions": library_versions(),
         }
-
-
-def _default_cache() -> Path:
-    """Where features are kept: `RLAIF_CACHE`, else the user's cache folder."""
-    given = os.environ.get(_CACHE)
-    if given:
-        return Path(given) / "features"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlaif" / "features"
 
 
 def _scores(backbone: Backbone, data: EncodedPreferences, heads: Floats, budget: int) -> Floats:

@@ -1,0 +1,1 @@
+"""Rewards in use: picks, over-optimisation, probes, comparison, and scores for reinforcement learning."""
