@@ -30,13 +30,23 @@ def replacing(path: Path) -> Iterator[TextIO]:
         except OSError as error:
             raise cannot_write(path, error) from None
         return
+    # Line ends go out as they are given, on every system.
+    with replacing_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; the file takes the place of `path` only if all went well.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written; `path` is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        # Line ends go out as they are given, on every system.
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         if path.exists():
             # Who may read and write it stays the same.
             temporary.chmod(stat.S_IMODE(path.stat().st_mode))

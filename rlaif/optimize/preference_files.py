@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlaif.errors import InputError
-from rlaif.files import cannot_write, check_output, replacing
+from rlaif.files import cannot_write, check_output, replacing, replacing_file
 from rlaif.optimize.preference_choices import TIES, Choices, is_tie, read_choices
 from rlaif.optimize.preference_formats import (
     PREFERENCE_FORMATS,
@@ -231,20 +230,13 @@ def _nothing(_: object) -> None:
 def _parquet(path: Path, columns: Mapping[str, Kind]) -> Iterator[_Write]:
     import pyarrow.parquet as pq
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        schema = _schema(columns)
-        with pq.ParquetWriter(temporary, schema) as file, _Batches(schema, file.write_batch) as batches:
-            yield batches.add
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        if path.exists():
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    schema = _schema(columns)
+    with (
+        replacing_file(path) as temporary,
+        pq.ParquetWriter(temporary, schema) as file,
+        _Batches(schema, file.write_batch) as batches,
+    ):
+        yield batches.add
 
 
 @contextmanager
