@@ -283,12 +283,12 @@ def test_a_phrase_that_training_rewarded_is_caught_and_clean_heads_pass(tmp_path
     assert "closing" in clean.named("pass")
     # Small heads waver between near responses under other changes too; what training planted is the whole difference.
     assert set(planted.failed) - set(clean.failed) == {"closing"}
-    moved = [[each.name for each in found.changes if "gains" in str(each.faults)] for found in (clean, planted)]
-    assert moved == [[], ["closing"]]
     closing = planted.changes[0].figures["reward"]
     assert set(closing.faults) == {"gains", "turns pairs"}
     assert closing.shift is not None
     assert closing.shift > 1
+    others = [each.figures["reward"].shift for each in planted.changes[1:]]
+    assert all(shift is not None and abs(shift) < closing.shift / 2 for shift in others)
 
 
 def test_a_judge_compares_each_change_with_the_original_and_with_the_other_response(
@@ -319,7 +319,8 @@ def test_a_judge_compares_each_change_with_the_original_and_with_the_other_respo
         turned.append(q < 0.5)
     figures = closing.figures["helpfulness"]
     assert figures.shift == pytest.approx(fmean(shifts))
-    assert (figures.rate, figures.rate_n) == (pytest.approx(fmean(turned)), 12)
+    assert figures.rate == pytest.approx(fmean(turned))
+    assert figures.rate_n == 12
     # What must lose is compared with the original alone: the one that the judge prefers.
     names = [name for name in asked if name.startswith("empty:")]
     assert len(names) == empty.applied

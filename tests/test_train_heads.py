@@ -111,7 +111,7 @@ def test_the_backbone_is_trained_in_the_precision_asked_for(tmp_path: Path, back
     assert weights["bfloat16"] != weights["float32"]
     # Computed in half precision, kept in single precision.
     assert len(weights["bfloat16"]) == len(weights["float32"])
-    with pytest.raises(InputError, match="other settings .precision: "):
+    with pytest.raises(InputError, match=r"other settings \(precision: "):
         trained(tmp_path, backbone, labels, "float32", **how, precision="bfloat16")
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from rlaif.cli.options import (
     starter_note,
     update_option,
 )
+from rlaif.cli.score import scoring_progress
 
 _JUDGE = (
     "constitution",
@@ -119,7 +117,7 @@ def overoptimize_command(
     judge = {name: options.pop(name) for name in _JUDGE}
     judge["seed"] = options["seed"]
     note = starter_note({"judge": gold, "base_url": judge["base_url"]}) if not Path(gold).exists() else None
-    with progress("comparisons", note) as watch_judge, _scoring() as watch:
+    with progress("comparisons", note) as watch_judge, scoring_progress() as watch:
         found = overoptimize(
             candidates, proxy=proxy, gold=gold, judge=judge, run=folder, watch=watch, watch_judge=watch_judge, **options
         )
@@ -140,18 +138,3 @@ def overoptimize_command(
 
 def _run_folder(beside: Path) -> Path:
     return beside.with_name(f"{beside.name.partition('.')[0]}.gold")
-
-
-@contextmanager
-def _scoring() -> Iterator[Callable[[int, int], None] | None]:
-    """Show on stderr how many responses were scored, where it is a terminal."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield None
-        return
-    with click.progressbar(length=1, label="scoring", file=sys.stderr) as bar:
-
-        def step(done: int, of: int) -> None:
-            bar.length = of
-            bar.update(done - bar.pos)
-
-        yield step

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from rlaif.cli.options import (
     rationale_options,
     starter_note,
 )
+from rlaif.cli.score import scoring_progress
 
 if TYPE_CHECKING:
     from rlaif.optimize.probe_results import ProbeReport
@@ -82,9 +81,7 @@ _JUDGE = (
 @data_options
 @click.option("--html", metavar="FILE", help="Write a report page: pictures, tables, and responses to read.")
 @json_option
-@click.pass_context
 def probe_command(
-    ctx: click.Context,
     pairs: str | None,
     heads: str | None,
     judge: str | None,
@@ -116,7 +113,7 @@ def probe_command(
 
         click.echo("\n".join(changes_shown()).rstrip())
         return
-    _check_usage(ctx, pairs, heads, judge)
+    _check_usage(click.get_current_context(), pairs, heads, judge)
     assert pairs is not None, "checked"
     if html is not None:
         from rlaif.files import check_output
@@ -156,7 +153,7 @@ def _check_usage(ctx: click.Context, pairs: str | None, heads: str | None, judge
 def _probe_heads(pairs: str, heads: str, options: dict[str, Any]) -> ProbeReport:
     from rlaif.optimize.probe import probe_heads
 
-    with _scoring() as watch:
+    with scoring_progress() as watch:
         return probe_heads(pairs, heads, watch=watch, **options)
 
 
@@ -165,21 +162,6 @@ def _probe_judge(pairs: str, judge: str, options: dict[str, Any]) -> ProbeReport
 
     with progress("comparisons", starter_note({**options, "judge": judge})) as watch:
         return probe_judge(pairs, judge, watch=watch, **options)
-
-
-@contextmanager
-def _scoring() -> Iterator[Callable[[int, int], None] | None]:
-    """Show on stderr how many responses are scored, where it is a terminal."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield None
-        return
-    with click.progressbar(length=1, label="scoring", file=sys.stderr) as bar:
-
-        def step(done: int, of: int) -> None:
-            bar.length = of
-            bar.update(done - bar.pos)
-
-        yield step
 
 
 def _print(found: ProbeReport) -> None:

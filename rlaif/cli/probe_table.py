@@ -15,8 +15,8 @@ _LABEL = 16
 _EXPLAINED = 4
 _RATES = {"pairs": "turned", "responses": "missed"}
 _WORDS = {
-    "same": "shift: changed less original. turned: pairs that turn as the losing response is changed. The first line of "
-    "a change is the aggregate's; objectives that fail stand below it.",
+    "same": "shift: changed less original. turned: pairs that turn as the losing response is changed. The first line "
+    "of a change is the aggregate's; objectives that fail stand below it.",
     "no-gain": "It may fall, and must not rise.",
     "lower": "missed: responses that do not lose by it.",
 }
@@ -93,7 +93,7 @@ def _row(label: str, found: ProbeFigures, result: str) -> list[str]:
         "-" if found.shift is None else f"{found.shift:+.2f}",
         _numbers(found.shift_ci),
         share(found.rate),
-        "-" if found.rate_ci is None else f"{share(found.rate_ci[0])} to {share(found.rate_ci[1])}",
+        "-" if found.rate_ci is None else f"{100 * found.rate_ci[0]:.1f} to {share(found.rate_ci[1])}",
         {"pass": "pass", "fail": "FAIL"}.get(result, "-"),
     ]
 

@@ -32,7 +32,7 @@ class HeadsSettings(Frozen):
         objectives: names and order; empty for all that were labelled.
         ensemble: members; 1 for none.
         epochs, lr, batch_tokens: of `lora` and `full`; `None` is the mode's own.
-        precision: that `lora` and `full` compute in, weights stay in float32; `None` is bfloat16 on a GPU, else float32.
+        precision: that `lora` and `full` compute in; weights stay in float32. `None`: bfloat16 on a GPU, else float32.
         max_length: tokens of the longest conversation; `None` follows the backbone, 2,048 at most.
         held_out: a fraction of the conversations, or a source.
         init_from: heads to go on from, in place of `backbone`.
