@@ -19,6 +19,7 @@ from rlaif.files import replacing
 
 WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
+GRAMIAN = "gramian.safetensors"
 # Written last: a checkpoint without it was never finished.
 _COMPLETE = "complete"
 _SETTINGS = "training.json"
@@ -131,6 +132,19 @@ def load_weights(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
                 parameter.copy_(tensors[name])
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise RunError(f"{path}: cannot be continued from ({error}); remove {path.parent} and run again.") from None
+
+
+def read_gramian(checkpoint: Path) -> torch.Tensor | None:
+    """The mean Gramian of a training that resolves conflicts; `None` of another.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    path = checkpoint / GRAMIAN
+    try:
+        return load_file(path)["gramian"] if path.exists() else None
+    except (OSError, SafetensorError, KeyError) as error:
+        raise RunError(f"{path}: cannot be continued from ({error}); remove {checkpoint} and run again.") from None
 
 
 def cannot_save(path: Path, error: Exception) -> RunError:

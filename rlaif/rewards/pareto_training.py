@@ -17,6 +17,9 @@ Aggregator = Literal["upgrad", "dualproj", "mgda", "aligned-mtl", "pcgrad"]
 Weighting = Callable[[torch.Tensor], torch.Tensor]
 # How a log's entries are named; the objectives follow, with a bar between.
 CONFLICTS, COMPARED = "conflicts/", "compared/"
+# Of the mean Gramian, what a step keeps. The gradients of one batch also point against each other by chance, and an
+# objective that is learned already, its gradients small, then holds up the others: what lasts is resolved.
+MEMORY = 0.9
 # Gradients that are at right angles but for rounding are no conflict.
 _CONFLICT = -1e-6
 
@@ -79,9 +82,14 @@ def dual_cone(vector: np.ndarray, gramian: np.ndarray) -> np.ndarray:
 class GradientResolver:
     """Gradients of one step by objective, and what becomes of them.
 
+    Conflicts are those of the mean Gramian of the last steps, an exponential mean over the steps in which both
+    objectives had a gradient; the weights that resolve them are then those of this step's gradients.
+
     It keeps a copy of the shared gradient for every objective: objectives x shared parameters, float32.
 
     Attributes:
+        gramian: the mean, (objectives, objectives), float64, NaN for objectives that had no gradient in the same step
+            yet; `None` before the first step. With it a training that was killed goes on as it would have.
         conflicts: steps in which two objectives' gradients pointed against each other, (objectives, objectives),
             since they were last taken.
         compared: steps in which both had one.
@@ -94,6 +102,7 @@ class GradientResolver:
         objectives: int,
         weighting: Weighting,
         reduce: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+        memory: float = MEMORY,
     ) -> None:
         """
         Args:
@@ -102,12 +111,14 @@ class GradientResolver:
             objectives: how many there are.
             weighting: of `make_weighting`.
             reduce: takes the mean over all processes.
+            memory: what a step keeps of the mean Gramian; 0 goes by each step alone.
         """
         self.shared, self.own = list(shared), list(own)
         self._weighting, self._reduce = weighting, reduce
         self._sizes = [each.numel() for each in self.shared]
         self._rows: torch.Tensor | None = None
-        self._objectives = objectives
+        self._objectives, self._memory = objectives, memory
+        self.gramian: torch.Tensor | None = None
         self.conflicts = torch.zeros(objectives, objectives, dtype=torch.long)
         self.compared = torch.zeros_like(self.conflicts)
 
@@ -139,13 +150,23 @@ class GradientResolver:
         for parameter in self.own:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             parameter.grad = self._reduce(gradient)
-        gramian = rows @ rows.T  # (objectives, objectives)
-        self._count(gramian.double().cpu())
+        here = (rows @ rows.T).double().cpu()  # (objectives, objectives)
+        self._count(here)
+        gramian = self._remembered(here)
         weights = self._weighting(gramian) if bool((gramian.diagonal() > 0).any()) else gramian.new_zeros(len(gramian))
         step = weights.to(rows) @ rows
         for parameter, part in zip(self.shared, torch.split(step, self._sizes), strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
         self._rows = None
+
+    def _remembered(self, here: torch.Tensor) -> torch.Tensor:
+        """Take a step's Gramian into the mean."""
+        moved = here.diagonal() > 0
+        both = moved[:, None] & moved[None]
+        before = torch.full_like(here, torch.nan) if self.gramian is None else self.gramian
+        mean = torch.where(before.isnan(), here, self._memory * before + (1 - self._memory) * here)
+        self.gramian = torch.where(both, mean, before)
+        return self.gramian.nan_to_num(nan=0.0)
 
     def take_counts(self, objectives: Sequence[str]) -> dict[str, float]:
         """Conflicts and comparisons since the last time, by pair of objectives, as entries of a log."""
