@@ -126,7 +126,9 @@ def test_parts_of_a_step_add_up() -> None:
     assert own.grad.tolist() == [2.0, 2.0]
 
 
-def stepped(resolver: GradientResolver, gradients: np.ndarray, present: tuple[bool, bool] = (True, True)) -> list[float]:
+def stepped(
+    resolver: GradientResolver, gradients: np.ndarray, present: tuple[bool, bool] = (True, True)
+) -> list[float]:
     """The shared gradient after another step of two objectives with two parameters."""
     (shared,) = resolver.shared
     shared.grad = None
@@ -139,8 +141,8 @@ def test_conflicts_are_those_of_the_mean_gramian_of_the_last_steps() -> None:
     resolver = GradientResolver([nn.Parameter(torch.zeros(2))], [], 2, make_weighting("upgrad", 2), memory=0.5)
     straight = np.array([[2.0, 0.0], [0.0, 1.0]])
     assert stepped(resolver, straight) == pytest.approx([2, 1])
-    # Mean of ((4, 0), (0, 1)) and ((1, -1), (-1, 2)): ((2.5, -0.5), (-0.5, 1.5)). Against the first gradient the second
-    # needs 0.5 / 2.5 = 1/5 of it, against the second the first 0.5 / 1.5 = 1/3: weights 6/5 and 4/3. By itself this step
+    # Mean of ((4, 0), (0, 1)) and ((1, -1), (-1, 2)): ((2.5, -0.5), (-0.5, 1.5)). The second gradient needs
+    # 0.5 / 2.5 = 1/5 of the first added, the first 0.5 / 1.5 = 1/3 of the second: weights 6/5 and 4/3. This step alone
     # would have taken 2 and 1.5.
     assert stepped(resolver, CONFLICT) == pytest.approx([6 / 5 - 4 / 3, 4 / 3], abs=1e-5)
     assert resolver.gramian is not None
