@@ -145,11 +145,19 @@ def test_conflicts_are_those_of_the_mean_gramian_of_the_last_steps() -> None:
     # 0.5 / 2.5 = 1/5 of the first added, the first 0.5 / 1.5 = 1/3 of the second: weights 6/5 and 4/3. This step alone
     # would have taken 2 and 1.5.
     assert stepped(resolver, CONFLICT) == pytest.approx([6 / 5 - 4 / 3, 4 / 3], abs=1e-5)
-    assert resolver.gramian is not None
-    assert resolver.gramian.tolist() == [[2.5, -0.5], [-0.5, 1.5]]
+    assert resolver.memory[0].tolist() == [[2.5, -0.5], [-0.5, 1.5]]
     # Without a label of the second only the first moves in the mean: (2.5 + 4) / 2.
     assert stepped(resolver, straight, (True, False))[1] == 0
-    assert resolver.gramian.tolist() == [[3.25, -0.5], [-0.5, 1.5]]
+    assert resolver.memory[0].tolist() == [[3.25, -0.5], [-0.5, 1.5]]
+    assert resolver.memory[1].tolist() == [[3, 2], [2, 2]]
+
+
+def test_the_mean_is_a_plain_one_until_it_is_of_all_that_is_remembered() -> None:
+    resolver = GradientResolver([nn.Parameter(torch.zeros(2))], [], 2, make_weighting("upgrad", 2), memory=0.75)
+    for size in (1.0, 2.0, 3.0, 4.0, 5.0):
+        stepped(resolver, size * np.eye(2))
+    # Of 1, 4, 9 and 16 the mean is 7.5; the fifth counts a quarter: 7.5 + (25 - 7.5) / 4.
+    assert resolver.memory[0].diagonal().tolist() == [11.875, 11.875]
 
 
 def test_an_objective_that_comes_later_counts_whole_at_first() -> None:

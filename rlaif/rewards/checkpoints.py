@@ -19,7 +19,7 @@ from rlaif.files import replacing
 
 WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
-GRAMIAN = "gramian.safetensors"
+GRADIENTS = "gradients.safetensors"
 # Written last: a checkpoint without it was never finished.
 _COMPLETE = "complete"
 _SETTINGS = "training.json"
@@ -134,15 +134,15 @@ def load_weights(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
         raise RunError(f"{path}: cannot be continued from ({error}); remove {path.parent} and run again.") from None
 
 
-def read_gramian(checkpoint: Path) -> torch.Tensor | None:
-    """The mean Gramian of a training that resolves conflicts; `None` of another.
+def read_gradients(checkpoint: Path) -> torch.Tensor | None:
+    """What a training that resolves conflicts remembers of its gradients; `None` of another.
 
     Raises:
         RunError: it is damaged.
     """
-    path = checkpoint / GRAMIAN
+    path = checkpoint / GRADIENTS
     try:
-        return load_file(path)["gramian"] if path.exists() else None
+        return load_file(path)["memory"] if path.exists() else None
     except (OSError, SafetensorError, KeyError) as error:
         raise RunError(f"{path}: cannot be continued from ({error}); remove {checkpoint} and run again.") from None
 

@@ -19,7 +19,7 @@ Weighting = Callable[[torch.Tensor], torch.Tensor]
 CONFLICTS, COMPARED = "conflicts/", "compared/"
 # Of the mean Gramian, what a step keeps. The gradients of one batch also point against each other by chance, and an
 # objective that is learned already, its gradients small, then holds up the others: what lasts is resolved.
-MEMORY = 0.9
+MEMORY = 0.99
 # Gradients that are at right angles but for rounding are no conflict.
 _CONFLICT = -1e-6
 
@@ -88,8 +88,8 @@ class GradientResolver:
     It keeps a copy of the shared gradient for every objective: objectives x shared parameters, float32.
 
     Attributes:
-        gramian: the mean, (objectives, objectives), float64, NaN for objectives that had no gradient in the same step
-            yet; `None` before the first step. With it a training that was killed goes on as it would have.
+        memory: the mean Gramian, and of how many steps each product is, (2, objectives, objectives), float64. With it a
+            training that was killed goes on as it would have.
         conflicts: steps in which two objectives' gradients pointed against each other, (objectives, objectives),
             since they were last taken.
         compared: steps in which both had one.
@@ -117,8 +117,8 @@ class GradientResolver:
         self._weighting, self._reduce = weighting, reduce
         self._sizes = [each.numel() for each in self.shared]
         self._rows: torch.Tensor | None = None
-        self._objectives, self._memory = objectives, memory
-        self.gramian: torch.Tensor | None = None
+        self._objectives, self._kept = objectives, memory
+        self.memory = torch.zeros(2, objectives, objectives, dtype=torch.float64)
         self.conflicts = torch.zeros(objectives, objectives, dtype=torch.long)
         self.compared = torch.zeros_like(self.conflicts)
 
@@ -163,10 +163,11 @@ class GradientResolver:
         """Take a step's Gramian into the mean."""
         moved = here.diagonal() > 0
         both = moved[:, None] & moved[None]
-        before = torch.full_like(here, torch.nan) if self.gramian is None else self.gramian
-        mean = torch.where(before.isnan(), here, self._memory * before + (1 - self._memory) * here)
-        self.gramian = torch.where(both, mean, before)
-        return self.gramian.nan_to_num(nan=0.0)
+        mean, steps = self.memory
+        # A plain mean until it is of as many steps as it will remember.
+        rate = (1 / (steps + 1)).clamp(min=1 - self._kept)
+        self.memory = torch.stack([torch.where(both, mean + rate * (here - mean), mean), steps + both])
+        return self.memory[0]
 
     def take_counts(self, objectives: Sequence[str]) -> dict[str, float]:
         """Conflicts and comparisons since the last time, by pair of objectives, as entries of a log."""
