@@ -39,6 +39,11 @@ def leaf_commands() -> list[tuple[str, ...]]:
         ("constitution", "set"),
         ("constitution", "schema"),
         ("prompt", "show"),
+        ("reward", "best-of-n"),
+        ("reward", "overoptimize"),
+        ("reward", "probe"),
+        ("reward", "compare"),
+        ("reward", "serve"),
     ]
 
 
