@@ -200,6 +200,20 @@ def test_figures_of_heads_are_those_of_their_scores(heads: RewardHeads, tmp_path
     assert abs(worst.shift) == pytest.approx(biggest, abs=1e-3)
 
 
+def test_the_aggregate_s_shift_is_taken_before_floors_and_turns_after_them(tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "rows.jsonl", example_pairs(12))
+    # Half of all responses are about there.
+    floors = dict.fromkeys(OBJECTIVES, 0.5)
+    plain, floored = (
+        probe_heads(str(data), make_heads(tmp_path / name, **rule), only=["closing"], min_prompts=2)
+        for name, rule in (("plain", {}), ("floored", {"floors": floors}))
+    )
+    (one,), (other,) = plain.changes, floored.changes
+    assert one.figures["reward"].shift == pytest.approx(other.figures["reward"].shift)
+    assert abs(one.figures["reward"].shift or 0) < 3
+    assert one.figures["reward"].rate != other.figures["reward"].rate
+
+
 def test_what_makes_worse_is_done_to_the_response_that_the_data_prefers() -> None:
     prompts = [(Message(role="user", content=f"Ask {number}."),) for number in range(3)]
     tags: list[dict[str, Any]] = [{"chosen": "b"}, {}, {"chosen": "a"}]

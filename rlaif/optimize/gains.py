@@ -10,7 +10,7 @@ import numpy as np
 
 from rlaif.agreement.results import Interval, Rate
 from rlaif.optimize.candidates import Pool
-from rlaif.optimize.picking import best_of_n_kl, rule_scores
+from rlaif.optimize.picking import before_floors, best_of_n_kl
 from rlaif.rewards.preferences import Floats, Ints
 from rlaif.rewards.spec import HeadsSpec
 from rlaif.stats import wilson
@@ -98,8 +98,6 @@ class Gains:
 
     def __init__(self, spec: HeadsSpec, rule: str, k: float) -> None:
         self._spec, self._rule, self._k = spec, rule, k
-        without = spec.aggregation.model_copy(update={"floors": {}})
-        self._without_floors = spec.model_copy(update={"aggregation": without})
         self._picks: list[Floats] = []  # a window each, (prompts, 1 + objectives)
         self._means: list[Floats] = []
         self._picks_below: list[Floats] = []  # (prompts, 1 + objectives), the first any floor
@@ -130,8 +128,7 @@ class Gains:
             return
         starts = pool.starts[:-1]
         counts = np.diff(pool.starts)
-        reward = rule_scores(pool, self._without_floors, self._spec.aggregation.method)
-        values = np.column_stack([reward, pool.rewards])
+        values = np.column_stack([before_floors(pool, self._spec), pool.rewards])
         below = np.column_stack([pool.below.any(axis=1), pool.below]).astype(np.float64)
         picked = best[self._rule]
         for rows, means, each in ((self._picks, self._means, values), (self._picks_below, self._means_below, below)):

@@ -98,6 +98,12 @@ def rule_scores(pool: Pool, spec: HeadsSpec, rule: str, k: float = 1.0) -> Float
     return keep_floors(pool, spec, score)
 
 
+def before_floors(pool: Pool, spec: HeadsSpec) -> Floats:
+    """The aggregate by the heads' own method without the penalty of floors, which would swamp a mean, (responses,)."""
+    without = spec.aggregation.model_copy(update={"floors": {}})
+    return rule_scores(pool, spec.model_copy(update={"aggregation": without}), spec.aggregation.method)
+
+
 def member_rewards(pool: Pool, weights: Floats) -> Floats:
     """Each member's weighted mean of its rewards, (responses, members).
 

@@ -14,6 +14,7 @@ from rlaif.errors import InputError, nearest
 from rlaif.labeling.api import explain_settings
 from rlaif.optimize.candidates import read_pool_rows, score_pool
 from rlaif.optimize.changes import Change, Variant, choose_changes
+from rlaif.optimize.picking import before_floors
 from rlaif.optimize.probe_figures import Measured, aggregate_deviation, change_result
 from rlaif.optimize.probe_plan import Place, Rows, count_not_applied, gather, worst_examples
 from rlaif.optimize.probe_results import ProbeExample, ProbeReport, ProbeRule
@@ -64,7 +65,7 @@ def probe_heads(
     """Change responses in ways that must not matter, or must, and measure what the heads make of it.
 
     Shifts are in standard deviations of the reward over the responses trained on; see `aggregate_deviation` for the
-    aggregate's.
+    aggregate's, which is taken before floors. Whether a pair turns or a response loses goes by the reward with them.
 
     Args:
         pairs: data in any shape that `rlaif score` takes; single responses have shifts, and no pairs to turn.
@@ -172,6 +173,7 @@ class _Scores:
         )
         columns = [pool.objectives.index(name) for name in shown]
         self._values: Floats = np.column_stack([pool.rewards[:, columns], pool.reward])
+        self._levels: Floats = np.column_stack([pool.rewards[:, columns], before_floors(pool, heads.spec)])
         keys = list(texts)
         self._place: dict[tuple[int, Turns, str], int] = {}
         for candidate, (number, text) in enumerate(
@@ -195,6 +197,11 @@ class _Scores:
         place = self._place.get((row, prompt, text))
         return self.nothing if place is None else self._values[place]
 
+    def level(self, row: int, prompt: Turns, text: str) -> Floats:
+        """The same with the aggregate before floors: of this a mean says something."""
+        place = self._place.get((row, prompt, text))
+        return self.nothing if place is None else self._levels[place]
+
 
 def _measured(
     change: Change, rows: Rows, variants: Mapping[Place, Variant], scores: _Scores
@@ -205,7 +212,8 @@ def _measured(
     for place, variant in variants.items():
         before = scores.of(place[0], variant.prompt, variant.original)
         after = scores.of(place[0], variant.changed_prompt, variant.changed)
-        shifts.append((after - before) / scores.unit)
+        moved = scores.level(place[0], variant.changed_prompt, variant.changed)
+        shifts.append((moved - scores.level(place[0], variant.prompt, variant.original)) / scores.unit)
         if np.isfinite(after[-1] - before[-1]):
             shifted.append((place, variant, float(before[-1]), float(after[-1])))
         if change.expectation == "lower":
