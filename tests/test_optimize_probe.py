@@ -203,10 +203,9 @@ def test_figures_of_heads_are_those_of_their_scores(heads: RewardHeads, tmp_path
 def test_the_aggregate_s_shift_is_taken_before_floors_and_turns_after_them(tmp_path: Path) -> None:
     data = write_lines(tmp_path / "rows.jsonl", example_pairs(12))
     # Half of all responses are about there.
-    floors = dict.fromkeys(OBJECTIVES, 0.5)
     plain, floored = (
-        probe_heads(str(data), make_heads(tmp_path / name, **rule), only=["closing"], min_prompts=2)
-        for name, rule in (("plain", {}), ("floored", {"floors": floors}))
+        probe_heads(str(data), make_heads(tmp_path / name, floors=floors), only=["closing"], min_prompts=2)
+        for name, floors in (("plain", {}), ("floored", dict.fromkeys(OBJECTIVES, 0.5)))
     )
     (one,), (other,) = plain.changes, floored.changes
     assert one.figures["reward"].shift == pytest.approx(other.figures["reward"].shift)
