@@ -2,8 +2,8 @@
 
     python -m benchmarks.rewards_in_use [--parts best_of_n grpo overoptimization guard] [--folder FOLDER]
 
-The gold reward is the constructed rule (`rlaif.starter.gold`). Heads are on the starter's backbone, and tune it; those of
-the weak proxy are frozen ones.
+The gold reward is the constructed rule (`rlaif.starter.gold`). Heads are on the starter's backbone, and tune it;
+those of the weak proxy are frozen ones.
 
 `best_of_n`: heads on constructed labels of the policy's own samples pick one of 16 responses to other prompts.
 `grpo`: the same heads are what TRL's GRPO trains the policy for; measured on prompts it was not trained on.
