@@ -1,6 +1,7 @@
 """`rlaif reward serve` under load: what one request at a time gives, what joining them gives, and what happens beyond.
 
-    python -m benchmarks.reward_serve [--seconds 60] [--queue N] [--malformed 10000] [--threads 1]
+    python -m benchmarks.reward_serve [--seconds 60] [--queue N] [--malformed 10000] [--threads N]
+                                      [--precision bfloat16]
 
 The heads are five members on three objectives with random weights on the starter's backbone: a score costs the same,
 whatever it means. Every request is one response to a prompt of the starter's world, as OpenRLHF asks for each sample;
@@ -185,23 +186,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--queue", type=int)
     parser.add_argument("--malformed", type=int, default=10_000)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the model")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         heads = make_heads(Path(folder), "starter", members=5)
         bodies = requests_of(20_000)
         few = options.seconds / 4
-        with served(heads, options.threads, "--batch-tokens", 1, "--max-wait-ms", 0) as (url, _):
+        precision = ("--precision", options.precision)
+        with served(heads, options.threads, *precision, "--batch-tokens", 1, "--max-wait-ms", 0) as (url, _):
             asyncio.run(closed(url, bodies[:50], 1, 5))
             alone, alone_cpu, single = measured(url, bodies[50:], 1, few)
             told(f"alone: {alone:,.1f} responses/s, {alone_cpu:.1f} ms of the processor each")
-        with served(heads, options.threads) as (url, _):
+        with served(heads, options.threads, *precision) as (url, _):
             asyncio.run(closed(url, bodies[:200], 8, 5))
             joined, joined_cpu, many = measured(url, bodies[200:], _CLIENTS, few)
             told(f"joined: {joined:,.1f} responses/s, {joined_cpu:.1f} ms of the processor each")
         # Half a second of work may wait.
         queue = options.queue or max(16, round(joined / 2))
-        with served(heads, options.threads, "--max-queue", queue) as (url, process):
+        with served(heads, options.threads, *precision, "--max-queue", queue) as (url, process):
             asyncio.run(closed(url, bodies[:50], 8, 5))
             ramped = asyncio.run(ramp(url, bodies, 2 * joined, options.seconds))
             told(f"ramp: {ramped.statuses}")
@@ -211,7 +214,7 @@ def main() -> None:
             process.wait()
             port = int(url.rpartition(":")[2])
         start = time.perf_counter()
-        with served(heads, options.threads, port=port) as (url, _):
+        with served(heads, options.threads, *precision, port=port) as (url, _):
             again = time.perf_counter() - start
             _, after = asyncio.run(closed(url, bodies[:50], 8, 30))
     rate, before = below_the_edge(ramped)
@@ -254,6 +257,7 @@ def main() -> None:
             "malformed": bad,
             "restart_s": round(again, 1),
             "threads": options.threads,
+            "precision": options.precision,
             "queue": queue,
         },
     )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlaif.errors import InputError
@@ -62,6 +63,26 @@ def test_the_command_scores_pairs_and_select_takes_them(
     chosen = rlaif("select", out, "--pairs", data, "--n", "3", "--out", tmp_path / "chosen.jsonl")
     assert chosen.returncode == 0, chosen.stderr
     assert len(read_lines(tmp_path / "chosen.jsonl")) == 3
+
+
+def test_bfloat16_is_close_to_float32_and_not_the_same(
+    folder: Path, heads: RewardHeads, tmp_path: Path, rlaif: Cli
+) -> None:
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(12))
+    numbers = {}
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / f"{precision}.jsonl"
+        done = rlaif("score", folder, data, "--out", out, "--precision", precision)
+        assert done.returncode == 0, done.stderr
+        numbers[precision] = np.array([list(line["rewards"].values()) for line in read_lines(out)])
+    score_file(heads, str(data), tmp_path / "loaded.jsonl")
+    default = [list(line["rewards"].values()) for line in read_lines(tmp_path / "loaded.jsonl")]
+    np.testing.assert_allclose(numbers["float32"], default, atol=1e-6)
+    # Eight bits of a product, summed over a few layers: some hundredths of what sets responses apart.
+    unit = numbers["float32"].std(axis=0)
+    off = np.abs(numbers["bfloat16"] - numbers["float32"]) / unit
+    assert 1e-4 < off.mean() < 0.1
+    assert off.max() < 0.5
 
 
 def test_lists_of_responses_single_ones_and_other_shapes(heads: RewardHeads, tmp_path: Path) -> None:

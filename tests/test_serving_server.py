@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+import torch
 
 from rlaif.errors import InputError
 from rlaif.rewards.heads import RewardHeads
@@ -253,6 +254,19 @@ def check_the_token(url: str) -> None:
     assert status == 200
 
 
+def check_the_precision(url: str, folder: Path) -> None:
+    """The server computes in bfloat16, as it was told."""
+    ((status, answer, _),) = asked(f"{url}/score", {"prompt": PROMPTS[0], "responses": RESPONSES}, **BEARER)
+    assert status == 200
+    served = [each["rewards"] for each in answer["results"]]
+    near, far = (
+        RewardHeads.load(folder, dtype=dtype).score([PROMPTS[0]] * len(RESPONSES), RESPONSES, batch_tokens=1)
+        for dtype in (torch.bfloat16, torch.float32)
+    )
+    assert served == [pytest.approx(each.rewards, abs=1e-5) for each in near]
+    assert served != [pytest.approx(each.rewards, abs=1e-5) for each in far]
+
+
 def check_a_full_queue(url: str) -> None:
     """What does not fit is told when to come again, and nothing else goes wrong."""
     value = {"prompt": PROMPTS[0], "responses": [text * 9 for text in RESPONSES]}
@@ -303,8 +317,9 @@ def test_token_full_queue_kill_restart_and_end(folder: Path, tmp_path: Path) -> 
     token = tmp_path / "token"
     token.write_text(f"{TOKEN}\n")
     options = ("--token-file", token, "--batch-tokens", 1, "--host", "0.0.0.0")
-    with server(folder, *options, "--max-queue", 16) as found:
+    with server(folder, *options, "--max-queue", 16, "--precision", "bfloat16") as found:
         url = found.url.replace("0.0.0.0", "127.0.0.1")
+        check_the_precision(url, folder)
         check_the_token(url)
         check_a_full_queue(url)
         found.process.kill()

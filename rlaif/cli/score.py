@@ -34,6 +34,13 @@ weights_option = click.option(
     help="Other weights than the checkpoint's, made to sum to 1; an objective that is not named gets 0.",
 )
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="What to compute in; bfloat16 is faster where the processor knows it, and moves scores by hundredths of a "
+    "deviation.  [default: float32 on a CPU, else as the heads were saved]",
+)
+
 
 @click.command("score", short_help="Score responses with trained heads.")
 @click.argument("heads")
@@ -42,6 +49,7 @@ weights_option = click.option(
 @weights_option
 @click.option("--batch-tokens", type=click.IntRange(1), metavar="N", help="Tokens of a batch, padding counted.")
 @click.option("--device", metavar="cpu|cuda|…", help="The GPU where there is one, else the CPU.")
+@precision_option
 @click.option("--strict", is_flag=True, help="Stop before any work if a row cannot be used.")
 @data_options
 @json_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlaif.cli.options import counted, json_option
-from rlaif.cli.score import weights_option
+from rlaif.cli.score import precision_option, weights_option
 
 if TYPE_CHECKING:
     from rlaif.serving.settings import Served
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 )
 @weights_option
 @click.option("--device", metavar="cpu|cuda|…", help="The GPU where there is one, else the CPU.")
+@precision_option
 @json_option
 def serve_command(heads: str, as_json: bool, token_file: str | None, **options: Any) -> None:
     """Serve the scores of HEADS, the folder that `rlaif train-heads` wrote, until Ctrl-C or SIGTERM.

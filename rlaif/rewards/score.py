@@ -22,6 +22,7 @@ from rlaif.types import Frozen, Message, Pair, Prompt, TagValue
 
 if TYPE_CHECKING:
     from rlaif.rewards.heads import RewardHeads
+    from rlaif.rewards.spec import Precision
 
 Watcher = Callable[[int, int | None], None]
 """Told how many rows are done and how many there are, where that is known."""
@@ -154,6 +155,7 @@ def score_file(
     weights: Mapping[str, float] | None = None,
     batch_tokens: int | None = None,
     device: str | None = None,
+    precision: Precision | None = None,
     watch: Watcher | None = None,
 ) -> ScoreSummary:
     """Write a line a response to `out`, in the order of the data.
@@ -165,6 +167,7 @@ def score_file(
     Args:
         heads: a folder or hub id, or loaded ones.
         weights: in place of those of the checkpoint, for every row; see `RewardHeads.with_weights`.
+        precision: of heads that are not loaded yet; `None`: float32 on a CPU, elsewhere as they were saved.
         watch: told how many rows are done.
 
     Raises:
@@ -177,7 +180,7 @@ def score_file(
     check_output("--out", out, [data])
     if strict:
         _refuse_rejects(source.name, first_usable(read_candidates(source, named), limit))
-    loaded = load_heads(heads, device, weights)
+    loaded = load_heads(heads, device, weights, precision)
     # The time to load them is not counted.
     started = time.monotonic()
     counts: Counter[str] = Counter()
@@ -206,11 +209,19 @@ def score_file(
     )
 
 
-def load_heads(heads: str | Path | RewardHeads, device: str | None, weights: Mapping[str, float] | None) -> RewardHeads:
+def load_heads(
+    heads: str | Path | RewardHeads,
+    device: str | None,
+    weights: Mapping[str, float] | None,
+    precision: Precision | None = None,
+) -> RewardHeads:
     """Heads of a folder or hub id, or those given; with other weights where there are some."""
+    import torch
+
     from rlaif.rewards.heads import RewardHeads
 
-    loaded = heads if isinstance(heads, RewardHeads) else RewardHeads.load(heads, device=device)
+    dtype = None if precision is None else getattr(torch, precision)
+    loaded = heads if isinstance(heads, RewardHeads) else RewardHeads.load(heads, device=device, dtype=dtype)
     return loaded if weights is None else loaded.with_weights(weights, place="--weights")
 
 

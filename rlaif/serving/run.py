@@ -47,7 +47,7 @@ def serve(settings: ServeSettings, opened: Callable[[Served], None]) -> ServeSum
     """
     listener = _bind(settings)
     with listener:
-        heads = load_heads(settings.heads, settings.device, settings.weights)
+        heads = load_heads(settings.heads, settings.device, settings.weights, settings.precision)
         metrics = Metrics()
         batcher = Batcher(
             heads,

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rlaif.errors import InputError
+from rlaif.rewards.spec import Precision
 from rlaif.types import Frozen
 
 HOST, PORT = "127.0.0.1", 8100
@@ -22,7 +23,8 @@ class ServeSettings(Frozen):
     """Everything `rlaif reward serve` takes; see its `--help`.
 
     `port` 0 is any free one. `max_queue` counts responses that wait, `max_responses` those of one request, `max_body`
-    the bytes of one. `batch_tokens` of `None` is what suits the device. `grace` is in seconds.
+    the bytes of one. `batch_tokens` of `None` is what suits the device; `precision` of `None` is float32 on
+    a CPU, elsewhere the one that the heads were saved in. `grace` is in seconds.
     """
 
     heads: str
@@ -37,6 +39,7 @@ class ServeSettings(Frozen):
     grace: Annotated[float, Field(ge=0)] = 30.0
     policy: str | None = None
     device: str | None = None
+    precision: Precision | None = None
     weights: Mapping[str, float] | None = None
 
 
