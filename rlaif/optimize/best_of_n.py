@@ -199,9 +199,9 @@ class _Work:
 
     def write(self, pool: Pool, gains: Gains, picks: IO[str], candidates: IO[str]) -> None:
         spec = self.heads.spec
-        score = rule_scores(pool, spec, self.rule, self.k)
-        best = {rule: best_rows(pool, rule_scores(pool, spec, rule, self.k)) for rule in rules_for(spec)}
-        best[self.rule] = best_rows(pool, score)
+        rules = dict.fromkeys((*rules_for(spec), self.rule))
+        scores = {rule: rule_scores(pool, spec, rule, self.k) for rule in rules}
+        best = {rule: best_rows(pool, score) for rule, score in scores.items()}
         gains.add(pool, best)
         ranks = pareto_ranks(pool.rewards, pool.prompt_of)
         for place, (rows, row) in enumerate(zip(pool.slices(), best[self.rule].tolist(), strict=True)):
@@ -215,7 +215,7 @@ class _Work:
                 "place": chosen,
                 **lines[chosen],
                 "rule": self.rule,
-                "score": round(float(score[row]), DIGITS),
+                "score": round(float(scores[self.rule][row]), DIGITS),
                 "n": len(lines),
                 **tail,
             }

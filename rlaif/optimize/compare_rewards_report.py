@@ -29,7 +29,6 @@ from rlaif.report.page import (
     Block,
     Cell,
     Column,
-    Definitions,
     Details,
     Fact,
     Facts,
@@ -41,6 +40,7 @@ from rlaif.report.page import (
     Table,
     Tone,
     Verdict,
+    reading_section,
     save_page,
 )
 from rlaif.report.wording import (
@@ -112,8 +112,7 @@ def comparison_page(found: ComparedRewards) -> Page:
         )
         blocks: tuple[Block, ...] = (parted_examples(found.texts, names),)
         sections.append(Section(name="examples", title="Pairs to read", lead=lead, blocks=blocks))
-    words = Details(summary="What the words mean", blocks=(Definitions(terms=_TERMS),))
-    sections.append(Section(name="reading", title="How to read this page", blocks=(words,)))
+    sections.append(reading_section(_TERMS))
     return Page(
         title=f"Reward models compared: {fitted(', '.join(names.values()), 100)}",
         verdict=_verdict(comparison),

@@ -13,7 +13,6 @@ from rlaif.report.page import (
     Block,
     Cell,
     Column,
-    Definitions,
     Details,
     Fact,
     Facts,
@@ -24,6 +23,7 @@ from rlaif.report.page import (
     Table,
     Tone,
     Verdict,
+    reading_section,
     save_page,
 )
 from rlaif.report.wording import count_cell, name_cell, number, number_cell, plural
@@ -102,8 +102,7 @@ def overoptimization_page(found: OverOptimization) -> Page:
             )
         )
     sections.append(Section(name="numbers", title="All numbers", blocks=_numbers(found)))
-    words = Details(summary="What the words mean", blocks=(Definitions(terms=_TERMS),))
-    sections.append(Section(name="reading", title="How to read this page", blocks=(words,)))
+    sections.append(reading_section(_TERMS))
     resampled = f"{found.resamples:,} resamples of the prompts, seed {found.seed}" if found.resamples else "none"
     return Page(
         title="Over-optimisation",

@@ -25,6 +25,7 @@ from rlaif.report.page import (
     Section,
     Table,
     Verdict,
+    reading_section,
     save_page,
 )
 from rlaif.report.wording import count_cell, name_cell, number, number_cell, plural, share, share_cell
@@ -76,8 +77,7 @@ def probe_page(found: ProbeReport) -> Page:
             "The responses whose reward each change moved most, in the direction that it must not. Open a line to read."
         )
         sections.append(Section(name="examples", title="Examples", lead=lead, blocks=(_examples(found),)))
-    words = Details(summary="What the words mean", blocks=(Definitions(terms=_TERMS),))
-    sections.append(Section(name="reading", title="How to read this page", blocks=(words,)))
+    sections.append(reading_section(_TERMS))
     return Page(
         title=f"Probe of {'' if found.of == 'heads' else 'judge '}{fitted(found.name, 80)}",
         verdict=_verdict(found),

@@ -10,7 +10,7 @@ from rlaif.report.compare_figures import pictures, ranking_picture
 from rlaif.report.compare_tables import differences_table, glance_table, judges_table, standings_table, tables
 from rlaif.report.compare_words import facts, verdict
 from rlaif.report.figures import fitted
-from rlaif.report.page import Block, Definitions, Details, Gallery, Notes, Page, Section, save_page
+from rlaif.report.page import Block, Details, Gallery, Notes, Page, Section, reading_section, save_page
 
 _TERMS = (
     (
@@ -59,15 +59,10 @@ def compare_page(comparison: Comparison) -> Page:
         sections.insert(0, Section(name="glance", title="At a glance", blocks=(glance_table(comparison),)))
     sections += _judges(comparison)
     sections.append(_disagreements(comparison))
-    help_section = Section(
-        name="reading",
-        title="How to read this page",
-        blocks=(Details(summary="What the words mean", blocks=(Definitions(terms=_TERMS),)),),
-    )
     return Page(
         title=f"{fitted(comparison.judge, 80)} compared with people",
         verdict=verdict(comparison),
-        sections=(*sections, help_section),
+        sections=(*sections, reading_section(_TERMS)),
         facts=_made_from(comparison),
     )
 

@@ -167,6 +167,12 @@ class Section(Frozen):
     lead: str = ""
 
 
+def reading_section(terms: tuple[tuple[str, str], ...]) -> Section:
+    """The last section of a report: its words and what they mean."""
+    words = Details(summary="What the words mean", blocks=(Definitions(terms=terms),))
+    return Section(name="reading", title="How to read this page", blocks=(words,))
+
+
 class Verdict(Frozen):
     """What the page comes to, in one sentence; `label` says its tone in two or three words."""
 

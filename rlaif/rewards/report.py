@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlaif.report.figures import fitted
-from rlaif.report.page import Block, Definitions, Details, Gallery, Notes, Page, Section, save_page
+from rlaif.report.page import Block, Details, Gallery, Notes, Page, Section, reading_section, save_page
 from rlaif.rewards.evaluation import Change, Evaluation, ObjectiveEvaluation, ScoredPair, TrainingPoint
 from rlaif.rewards.report_examples import scored_pairs
 from rlaif.rewards.report_figures import change_picture, overview, pictures
@@ -109,7 +109,7 @@ def heads_page(
         sections.append(
             Section(name="examples", title="Examples", lead=lead, blocks=(scored_pairs(examples),)),
         )
-    sections += [_making(spec), _reading()]
+    sections += [_making(spec), reading_section(_TERMS)]
     name = "" if evaluation is None else evaluation.heads
     return Page(
         title=f"Reward heads {fitted(name, 80)}".strip(),
@@ -150,11 +150,6 @@ def _making(spec: HeadsSpec) -> Section:
         blocks.append(tag_weights_table(spec))
     blocks.append(Details(summary="All settings and versions", blocks=(settings_table(spec),)))
     return Section(name="making", title="What the checkpoint holds", blocks=tuple(blocks))
-
-
-def _reading() -> Section:
-    words = Details(summary="What the words mean", blocks=(Definitions(terms=_TERMS),))
-    return Section(name="reading", title="How to read this page", blocks=(words,))
 
 
 def _made_from(spec: HeadsSpec, evaluation: Evaluation | None) -> tuple[tuple[str, str], ...]:
