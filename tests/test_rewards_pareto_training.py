@@ -21,7 +21,7 @@ def resolved(gradients: np.ndarray, aggregator: str = "upgrad", present: tuple[b
     shared = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(gradients.shape[1] - 1))]
     own = nn.Parameter(torch.ones(len(gradients)))
     weighting = make_weighting(aggregator, len(gradients))  # type: ignore[arg-type]
-    resolver = GradientResolver(shared, [own], len(gradients), weighting)
+    resolver = GradientResolver(shared, [own], len(gradients), weighting, memory=0)
     losses = torch.tensor(gradients, dtype=torch.float32) @ torch.cat([each * 1 for each in shared]) + own**2
     resolver.add(losses, present or (True,) * len(gradients))
     resolver.resolve()
@@ -116,7 +116,7 @@ def test_no_gradient_at_all_is_no_step() -> None:
 
 def test_parts_of_a_step_add_up() -> None:
     parameter, own = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
-    resolver = GradientResolver([parameter], [own], 2, make_weighting("upgrad", 2))
+    resolver = GradientResolver([parameter], [own], 2, make_weighting("upgrad", 2), memory=0)
     for _ in range(2):
         resolver.add(torch.tensor(CONFLICT / 2, dtype=torch.float32) @ parameter + own, (True, True))
     resolver.resolve()
@@ -124,6 +124,22 @@ def test_parts_of_a_step_add_up() -> None:
     assert parameter.grad.tolist() == pytest.approx([0.5, 1.5], abs=1e-5)
     assert own.grad is not None
     assert own.grad.tolist() == [2.0, 2.0]
+
+
+def test_fused_adam_moves_every_element_by_its_own_gradient() -> None:
+    # Its CPU kernel takes a gradient for one of the parameter's strides; those of a product's gradient are others.
+    signs = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, 1.0]])
+    shared, own = nn.Parameter(torch.zeros(3, 2)), nn.Parameter(torch.zeros(3, 2))
+    scores = torch.einsum("sh,kh->sk", torch.eye(2), own + shared)
+    (found,) = torch.autograd.grad((scores * signs).sum(), [own], retain_graph=True)
+    assert found.stride() != own.stride()
+    resolver = GradientResolver([shared], [own], 2, make_weighting("upgrad", 2))
+    loss = (scores * signs).sum()
+    resolver.add(torch.stack([loss, loss]), (True, True))
+    resolver.resolve()
+    torch.optim.AdamW([shared, own], lr=1.0, fused=True).step()
+    for parameter in (shared, own):
+        assert torch.equal(parameter.sign(), -signs.t())
 
 
 def stepped(
@@ -141,14 +157,14 @@ def test_conflicts_are_those_of_the_mean_gramian_of_the_last_steps() -> None:
     resolver = GradientResolver([nn.Parameter(torch.zeros(2))], [], 2, make_weighting("upgrad", 2), memory=0.5)
     straight = np.array([[2.0, 0.0], [0.0, 1.0]])
     assert stepped(resolver, straight) == pytest.approx([2, 1])
-    # Mean of ((4, 0), (0, 1)) and ((1, -1), (-1, 2)): ((2.5, -0.5), (-0.5, 1.5)). The second gradient needs
-    # 0.5 / 2.5 = 1/5 of the first added, the first 0.5 / 1.5 = 1/3 of the second: weights 6/5 and 4/3. This step alone
-    # would have taken 2 and 1.5.
-    assert stepped(resolver, CONFLICT) == pytest.approx([6 / 5 - 4 / 3, 4 / 3], abs=1e-5)
-    assert resolver.memory[0].tolist() == [[2.5, -0.5], [-0.5, 1.5]]
-    # Without a label of the second only the first moves in the mean: (2.5 + 4) / 2.
+    # Lengths: means of 4 and 1, and of 1 and 2. Products with the other's gradient of the step before are
+    # (1, 0) (0, 1) = 0 and (-1, 1) (2, 0) = -2, the mean -1. So the second gradient needs 1 / 2.5 of the first added,
+    # the first 1 / 1.5 of the second: weights 7/5 and 5/3. This step alone would have taken 3/2 and 2.
+    assert stepped(resolver, CONFLICT) == pytest.approx([7 / 5 - 5 / 3, 5 / 3], abs=1e-5)
+    assert resolver.memory[0].tolist() == [[2.5, -1], [-1, 1.5]]
+    # Without a label of the second it keeps its length; there is one product, (2, 0) (-1, 1) = -2.
     assert stepped(resolver, straight, (True, False))[1] == 0
-    assert resolver.memory[0].tolist() == [[3.25, -0.5], [-0.5, 1.5]]
+    assert resolver.memory[0].tolist() == [[3.25, -1.5], [-1.5, 1.5]]
     assert resolver.memory[1].tolist() == [[3, 2], [2, 2]]
 
 
@@ -163,8 +179,34 @@ def test_the_mean_is_a_plain_one_until_it_is_of_all_that_is_remembered() -> None
 def test_an_objective_that_comes_later_counts_whole_at_first() -> None:
     resolver = GradientResolver([nn.Parameter(torch.zeros(2))], [], 2, make_weighting("upgrad", 2), memory=0.5)
     assert stepped(resolver, CONFLICT, (True, False)) == pytest.approx([1, 0])
-    # ((1, -1), (-1, 2)) as it is.
+    # ((1, -1), (-1, 2)): the only product, of the second with the first of the step before, counts whole.
     assert stepped(resolver, CONFLICT) == pytest.approx([0.5, 1.5], abs=1e-5)
+
+
+def test_noise_that_is_contrary_within_each_batch_is_no_conflict() -> None:
+    # Both objectives want (0, 1); what each batch adds to one is taken from the other, and has no direction that lasts.
+    by_mean, by_step = (
+        GradientResolver([nn.Parameter(torch.zeros(2))], [], 2, make_weighting("upgrad", 2), memory=memory)
+        for memory in (0.99, 0)
+    )
+    for noise in (2.0, 2.0, -2.0, -2.0, 2.0):
+        gradients = np.array([[noise, 1.0], [-noise, 1.0]])
+        last = stepped(by_mean, gradients), stepped(by_step, gradients)
+    # Four products of 1 - 4, 1 + 4, 1 - 4, 1 + 4: their mean is 1, no conflict, and gradients are added up.
+    assert by_mean.memory[0].tolist() == [[5, 1], [1, 5]]
+    assert last[0] == pytest.approx([0, 2], abs=1e-5)
+    # Within a batch it is -3, and 3/5 of each is added to the other.
+    assert last[1] == pytest.approx([0, 3.2], abs=1e-5)
+
+
+def test_the_state_goes_on() -> None:
+    one, other = (
+        GradientResolver([nn.Parameter(torch.zeros(2))], [], 2, make_weighting("upgrad", 2), memory=0.5)
+        for _ in range(2)
+    )
+    stepped(one, np.array([[2.0, 0.0], [0.0, 1.0]]))
+    other.load_state(one.state())
+    assert stepped(other, CONFLICT) == stepped(one, CONFLICT) == pytest.approx([7 / 5 - 5 / 3, 5 / 3], abs=1e-5)
 
 
 def test_without_torchjd_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

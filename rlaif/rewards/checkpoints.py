@@ -134,7 +134,7 @@ def load_weights(path: Path, parameters: Mapping[str, nn.Parameter]) -> None:
         raise RunError(f"{path}: cannot be continued from ({error}); remove {path.parent} and run again.") from None
 
 
-def read_gradients(checkpoint: Path) -> torch.Tensor | None:
+def read_gradients(checkpoint: Path) -> dict[str, torch.Tensor] | None:
     """What a training that resolves conflicts remembers of its gradients; `None` of another.
 
     Raises:
@@ -142,8 +142,8 @@ def read_gradients(checkpoint: Path) -> torch.Tensor | None:
     """
     path = checkpoint / GRADIENTS
     try:
-        return load_file(path)["memory"] if path.exists() else None
-    except (OSError, SafetensorError, KeyError) as error:
+        return load_file(path) if path.exists() else None
+    except (OSError, SafetensorError) as error:
         raise RunError(f"{path}: cannot be continued from ({error}); remove {checkpoint} and run again.") from None
 
 

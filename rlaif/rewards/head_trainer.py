@@ -108,7 +108,7 @@ class HeadTrainer(Trainer):
         self.plan, self._rates, self._budget = plan, rates, budget
         self._weighting = weighting
         self._resolver: GradientResolver | None = None
-        self._memory: torch.Tensor | None = None  # of the checkpoint that is continued
+        self._resolved: dict[str, torch.Tensor] | None = None  # by the checkpoint that is continued
         super().__init__(model=model, args=args, data_collator=train, callbacks=[_Follow(plan, marks, patience, watch)])
         # The loss is a mean over the batches of a step, and the Trainer takes it.
         self.model_accepts_loss_kwargs = False
@@ -232,8 +232,8 @@ class HeadTrainer(Trainer):
                 weighting,
                 lambda tensor: self.accelerator.reduce(tensor, reduction="mean"),
             )
-            if self._memory is not None:
-                self._resolver.memory = self._memory
+            if self._resolved is not None:
+                self._resolver.load_state(self._resolved)
         # Not through DistributedDataParallel: it would add up what is to be kept apart.
         losses = self._losses(self.accelerator.unwrap_model(model), inputs) / self.current_gradient_accumulation_steps
         present = (inputs["weight"] > 0).any(dim=0).tolist()
@@ -335,7 +335,7 @@ class HeadTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             if self._resolver is not None:
-                checkpoints.save_weights(checkpoint / checkpoints.GRADIENTS, {"memory": self._resolver.memory})
+                checkpoints.save_weights(checkpoint / checkpoints.GRADIENTS, self._resolver.state())
             checkpoints.mark_complete(checkpoint)
             best = checkpoints.best_step(self.state.log_history)
             checkpoints.keep_only(folder, {step, best[0] if best is not None else step})
@@ -346,7 +346,7 @@ class HeadTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             checkpoints.load_weights(Path(resume_from_checkpoint) / checkpoints.WEIGHTS, self.scoring.trained())
-        self._memory = checkpoints.read_gradients(Path(resume_from_checkpoint))
+        self._resolved = checkpoints.read_gradients(Path(resume_from_checkpoint))
 
     def load_step(self, step: int) -> None:
         """Take the weights of a checkpoint."""

@@ -17,8 +17,8 @@ Aggregator = Literal["upgrad", "dualproj", "mgda", "aligned-mtl", "pcgrad"]
 Weighting = Callable[[torch.Tensor], torch.Tensor]
 # How a log's entries are named; the objectives follow, with a bar between.
 CONFLICTS, COMPARED = "conflicts/", "compared/"
-# Of the mean Gramian, what a step keeps. The gradients of one batch also point against each other by chance, and an
-# objective that is learned already, its gradients small, then holds up the others: what lasts is resolved.
+# Of the mean Gramian, what a step keeps: gradients of one batch also point against each other by chance, and what lasts
+# is resolved.
 MEMORY = 0.99
 # Gradients that are at right angles but for rounding are no conflict.
 _CONFLICT = -1e-6
@@ -82,13 +82,17 @@ def dual_cone(vector: np.ndarray, gramian: np.ndarray) -> np.ndarray:
 class GradientResolver:
     """Gradients of one step by objective, and what becomes of them.
 
-    Conflicts are those of the mean Gramian of the last steps, an exponential mean over the steps in which both
-    objectives had a gradient; the weights that resolve them are then those of this step's gradients.
+    Conflicts are those of the mean Gramian of the last steps, an exponential mean; the weights that resolve them are
+    then those of this step's gradients. Two objectives' product in it is that of one's gradient with the other's from
+    the step before, another batch: within a batch the same pairs push both, so that their noise agrees or is contrary
+    when the objectives themselves are not. Lengths are those within a batch, noise and all, so that little is
+    changed where there is little but noise.
 
-    It keeps a copy of the shared gradient for every objective: objectives x shared parameters, float32.
+    It keeps two copies of the shared gradient for every objective: 2 x objectives x shared parameters, float32.
 
     Attributes:
-        memory: the mean Gramian, and of how many steps each product is, (2, objectives, objectives), float64. With it a
+        memory: the mean Gramian, and of how many steps each product is, (2, objectives, objectives), float64.
+        before: the gradients of the step before, (objectives, shared parameters); `None` before the first. With both a
             training that was killed goes on as it would have.
         conflicts: steps in which two objectives' gradients pointed against each other, (objectives, objectives),
             since they were last taken.
@@ -111,7 +115,7 @@ class GradientResolver:
             objectives: how many there are.
             weighting: of `make_weighting`.
             reduce: takes the mean over all processes.
-            memory: what a step keeps of the mean Gramian; 0 goes by each step alone.
+            memory: what a step keeps of the mean Gramian; 0 goes by the Gramian of each step alone.
         """
         self.shared, self.own = list(shared), list(own)
         self._weighting, self._reduce = weighting, reduce
@@ -119,6 +123,7 @@ class GradientResolver:
         self._rows: torch.Tensor | None = None
         self._objectives, self._kept = objectives, memory
         self.memory = torch.zeros(2, objectives, objectives, dtype=torch.float64)
+        self.before: torch.Tensor | None = None
         self.conflicts = torch.zeros(objectives, objectives, dtype=torch.long)
         self.compared = torch.zeros_like(self.conflicts)
 
@@ -149,25 +154,45 @@ class GradientResolver:
         rows = self._reduce(self._rows)
         for parameter in self.own:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = self._reduce(gradient)
+            parameter.grad = _laid_out(self._reduce(gradient), parameter)
         here = (rows @ rows.T).double().cpu()  # (objectives, objectives)
         self._count(here)
-        gramian = self._remembered(here)
+        gramian = self._remembered(here, rows)
         weights = self._weighting(gramian) if bool((gramian.diagonal() > 0).any()) else gramian.new_zeros(len(gramian))
         step = weights.to(rows) @ rows
         for parameter, part in zip(self.shared, torch.split(step, self._sizes), strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+            parameter.grad = _laid_out(part.view_as(parameter), parameter)
         self._rows = None
 
-    def _remembered(self, here: torch.Tensor) -> torch.Tensor:
-        """Take a step's Gramian into the mean."""
-        moved = here.diagonal() > 0
-        both = moved[:, None] & moved[None]
+    def _remembered(self, here: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Take a step into the mean Gramian."""
+        if not self._kept:
+            return here
+        product, there = here.diag().diag(), (here.diag() > 0).diag()
+        if self.before is not None:
+            across = (rows @ self.before.T).double().cpu()  # (objectives of this step, objectives of the one before)
+            both = (rows != 0).any(dim=1)[:, None] & (self.before != 0).any(dim=1)[None]
+            both = both.cpu().fill_diagonal_(False)
+            across = across * both
+            known = both.int() + both.T.int()
+            product = product + (across + across.T) / known.clamp(min=1)
+            there = there | (known > 0)
+        self.before = rows
         mean, steps = self.memory
         # A plain mean until it is of as many steps as it will remember.
         rate = (1 / (steps + 1)).clamp(min=1 - self._kept)
-        self.memory = torch.stack([torch.where(both, mean + rate * (here - mean), mean), steps + both])
+        self.memory = torch.stack([torch.where(there, mean + rate * (product - mean), mean), steps + there])
         return self.memory[0]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a training that is continued needs."""
+        return {"memory": self.memory} | ({} if self.before is None else {"before": self.before})
+
+    def load_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what `state` gave."""
+        where = self.shared[0].device if self.shared else torch.device("cpu")
+        self.memory = state["memory"].cpu()
+        self.before = state["before"].to(where) if "before" in state else None
 
     def take_counts(self, objectives: Sequence[str]) -> dict[str, float]:
         """Conflicts and comparisons since the last time, by pair of objectives, as entries of a log."""
@@ -187,6 +212,15 @@ class GradientResolver:
         against = gramian < _CONFLICT * norms[:, None] * norms[None]
         self.compared += both
         self.conflicts += both & against
+
+
+def _laid_out(gradient: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """A gradient with its parameter's type and strides.
+
+    Those of `autograd.grad` may have others, and AdamW's fused kernel for CPUs goes through both in the order of their
+    memory: elements would take each other's steps.
+    """
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def conflict_counts(
