@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import filecmp
 import os
+import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -55,6 +58,71 @@ def replacing_file(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def making_folder(out: Path, again: Collection[str] = ()) -> Iterator[Path]:
+    """Yield an empty folder that becomes `out`, whole, if the block ends well; killed before, there is no `out`.
+
+    Args:
+        again: names of the files that the block makes, where it always makes the same: then an `out` that holds just
+            these, with the same bytes, is left as it is.
+
+    Raises:
+        InputError: `out` is a file, or holds anything else.
+        RunError: the disk is full or the folder cannot be made, or another process is making it.
+    """
+    _refuse_other(out, again)
+    whole = out.resolve()
+    unfinished = whole.with_name(f".{whole.name}.unfinished")
+    lock = unfinished / ".lock"
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{out}: another process is making it; wait for it, or choose another --out.") from None
+            try:
+                # What a killed process left.
+                _clear(unfinished, but=lock)
+                yield unfinished
+                lock.unlink()
+                _put_in_place(unfinished, whole, out, again)
+            except RunError as error:
+                # The folder that the user knows of, not the one that is gone now.
+                raise type(error)(str(error).replace(str(unfinished), str(out))) from None
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise cannot_write(out, error) from None
+
+
+def _refuse_other(out: Path, again: Collection[str]) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"--out {out}: a file; expected a folder.")
+    held = sorted(file.name for file in out.iterdir())
+    if held and set(held) != set(again):
+        raise InputError(f"--out {out}: holds {held[0]} already; choose another --out, or move it away.")
+
+
+def _clear(folder: Path, but: Path) -> None:
+    for left in folder.iterdir():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        elif left != but:
+            left.unlink()
+
+
+def _put_in_place(made: Path, whole: Path, out: Path, again: Collection[str]) -> None:
+    if not (whole.is_dir() and any(whole.iterdir())):
+        made.rename(whole)
+        return
+    other = [name for name in again if not filecmp.cmp(made / name, out / name, shallow=False)]
+    if other:
+        raise InputError(f"--out {out}: holds another {other[0]} already; choose another --out, or move it away.")
 
 
 def check_output(option: str, out: Path, inputs: Iterable[str | Path]) -> None:

@@ -32,6 +32,8 @@ def leaf_commands() -> list[tuple[str, ...]]:
         ("score",),
         ("export",),
         ("show",),
+        ("runs", "shard"),
+        ("runs", "merge"),
         ("constitution", "show"),
         ("constitution", "diff"),
         ("constitution", "test"),
