@@ -161,17 +161,41 @@ class Ledger:
             error=row[7],
         )
 
-    def verdicts(self, pair_ids: Sequence[str]) -> dict[str, list[Verdict]]:
-        """Return the verdicts of these pairs (500 at most) under the present plan."""
+    def verdicts(self, pair_ids: Sequence[str], made_by: tuple[str, str] | None = None) -> dict[str, list[Verdict]]:
+        """Return the verdicts of these pairs (500 at most) under the present plan.
+
+        Args:
+            made_by: only those of this template and this judge (digests): of one stage of a cascade.
+        """
         marks = ",".join("?" * len(pair_ids))
+        stage = " AND template = ? AND judge = ?" if made_by else ""
         query = (
-            f'SELECT {_VERDICT} FROM judgments WHERE pair_id IN ({marks}) ORDER BY pair_id, objective, sample, "order"'
+            f"SELECT {_VERDICT} FROM judgments WHERE pair_id IN ({marks}){stage} "
+            'ORDER BY pair_id, objective, sample, "order"'
         )
         found: dict[str, list[Verdict]] = {pair_id: [] for pair_id in pair_ids}
         with self._explained():
-            for row in self._db.execute(query, pair_ids):
+            for row in self._db.execute(query, [*pair_ids, *(made_by or ())]):
                 found[row[0]].append(_verdict(row))
         return found
+
+    def unplan(self, questions: Iterable[tuple[str, str]]) -> None:
+        """Drop the plan of these pairs and objectives, so that what is planned next is all that answers them."""
+        with self._explained():
+            self._db.executemany("DELETE FROM plan WHERE pair_id = ? AND objective = ?", questions)
+
+    def spent(self, made_by: tuple[str, str]) -> list[tuple[str, str, int, int, int]]:
+        """Count what the present plan asks of one template and judge (digests).
+
+        Returns rows of (objective, status, judgments, prompt tokens, completion tokens).
+        """
+        query = (
+            "SELECT p.objective, c.status, count(*), sum(c.prompt_tokens), sum(c.completion_tokens) "
+            "FROM plan p JOIN completions c ON c.key = p.key WHERE p.generation = ? AND p.template = ? AND c.judge = ? "
+            "GROUP BY p.objective, c.status"
+        )
+        with self._explained():
+            return self._db.execute(query, (self._made_with[2], *made_by)).fetchall()
 
     def forget_older(self) -> None:
         """Drop questions that the present plan no longer asks; their answers stay, should they be asked again."""

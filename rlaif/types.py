@@ -183,7 +183,8 @@ class ObjectiveLabel(Frozen):
     `preference` are after it; `order_gap` stays that of the verdicts as they were read.
 
     Where responses are rated one by one, a verdict is a pair of ratings, both read, and there is no order gap;
-    `rating_a` and `rating_b` are the mean ratings. They are left out of what is written where there are none.
+    `rating_a` and `rating_b` are the mean ratings. `stage` names the stage of a cascade that decided. They are left out
+    of what is written where there are none.
     """
 
     p_a: float | None
@@ -196,6 +197,7 @@ class ObjectiveLabel(Frozen):
     reasons: Mapping[str, int] = Field(default_factory=dict)
     rating_a: float | None = Field(default=None, exclude_if=_is_none)
     rating_b: float | None = Field(default=None, exclude_if=_is_none)
+    stage: str | None = Field(default=None, exclude_if=_is_none)
 
 
 class OverallLabel(Frozen):

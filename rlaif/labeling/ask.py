@@ -73,6 +73,7 @@ class Asker:
         make_engine: called only when something is left to ask.
         atomic_batch: see `Engine.atomic_batch`.
         rows, per_row: how many rows the plan covers, where known, and the requests of each.
+        planned: whether these questions are those of the labels; else their answers are kept all the same.
     """
 
     def __init__(
@@ -85,8 +86,9 @@ class Asker:
         *,
         rows: int | None = None,
         per_row: int = 1,
+        planned: bool = True,
     ) -> None:
-        self._ledger, self._read = ledger, read
+        self._ledger, self._read, self._planned = ledger, read, planned
         self._watch: Watcher = watch or (lambda tally: None)
         self._make_engine, self._atomic_batch = make_engine, atomic_batch
         self._in_flight: set[str] = set()
@@ -120,7 +122,8 @@ class Asker:
     def _groups(self, requests: Iterable[JudgeRequest]) -> Iterator[list[JudgeRequest]]:
         """Plan chunk by chunk; yield of each what must be asked, if anything."""
         for planned in chunks(requests, self._atomic_batch or _PLANNED_AT_ONCE):
-            missing = self._ledger.plan(planned) - self._in_flight
+            unanswered = self._ledger.plan(planned) if self._planned else self._ledger.missing([r.key for r in planned])
+            missing = unanswered - self._in_flight
             self.tally.planned += len(planned)
             unique = {request.key: request for request in planned if request.key in missing}
             if unique:

@@ -23,7 +23,7 @@ from rlaif.types import (
 )
 
 # The last digits of a sum depend on its order; without this, swapping a pair could make a tie a preference.
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 def fold_objective(verdicts: Sequence[Verdict]) -> ObjectiveLabel:
@@ -101,7 +101,7 @@ def preference(p_a: float | None) -> Preference | None:
     """Tell which response a probability prefers; `None` stays `None`."""
     if p_a is None:
         return None
-    return "tie" if abs(p_a - 0.5) < _ROUNDING else "a" if p_a > 0.5 else "b"
+    return "tie" if abs(p_a - 0.5) < ROUNDING else "a" if p_a > 0.5 else "b"
 
 
 def calibrated(label: ObjectiveLabel, temperature: float) -> ObjectiveLabel:
@@ -146,7 +146,7 @@ def fold_overall(
 def _hold_floors(
     p_a: float, probabilities: Mapping[str, float], floors: Mapping[str, float]
 ) -> tuple[float, tuple[str, ...]]:
-    least = {name: floor - _ROUNDING for name, floor in floors.items() if name in probabilities}
+    least = {name: floor - ROUNDING for name, floor in floors.items() if name in probabilities}
     bars_a = [name for name, floor in least.items() if probabilities[name] < floor]
     bars_b = [name for name, floor in least.items() if 1 - probabilities[name] < floor]
     if bars_a and not bars_b:
@@ -190,6 +190,13 @@ def fold_label(
     fold = fold_ratings if rated else fold_objective
     labels = {name: fold(mine) for name, mine in by_objective.items()}
     labels |= {name: calibrated(labels[name], t) for name, t in (temperatures or {}).items()}
+    return label_of(constitution, pair, labels, provenance)
+
+
+def label_of(
+    constitution: Constitution, pair: Pair, labels: Mapping[str, ObjectiveLabel], provenance: Provenance
+) -> Label:
+    """Make a pair's line of `labels.jsonl` from the labels of its objectives."""
     return Label.model_construct(
         id=pair.id,
         prompt=pair.prompt,

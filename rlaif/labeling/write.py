@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rlaif.files import replacing
 from rlaif.labeling.ask import chunks
 from rlaif.labeling.labels import fold_label
 from rlaif.store import Ledger
-from rlaif.types import Pair, Provenance, Verdict
+from rlaif.types import Label, Pair, Provenance, Verdict
 
 _PAIRS_AT_ONCE = 200
 
@@ -40,6 +40,26 @@ def write_labels(
     """Fold every pair's verdicts (ratings where they are `rated`) into its label, in the order of the data.
 
     Objectives that `temperatures` names are calibrated; the ledger keeps what the judge said.
+    """
+
+    def fold(pairs: Sequence[Pair]) -> Iterator[tuple[Sequence[Verdict], Label]]:
+        verdicts = ledger.verdicts([pair.id for pair in pairs])
+        for pair in pairs:
+            mine = verdicts[pair.id]
+            yield (
+                mine,
+                fold_label(constitution, pair, objectives, mine, provenance, rated=rated, temperatures=temperatures),
+            )
+
+    return write_folded(rows, fold, out)
+
+
+def write_folded(
+    rows: Iterable[tuple[int, Pair] | Reject],
+    fold: Callable[[Sequence[Pair]], Iterable[tuple[Sequence[Verdict], Label]]],
+    out: Path,
+) -> Written:
+    """Write the labels that `fold` makes of pairs, each with the verdicts that it is made of.
 
     A pair of which every judgment ended in an error (longer than the judge's context, refused by the server) goes to
     the rejects with the reason: there is nothing in it to learn from.
@@ -47,24 +67,19 @@ def write_labels(
     written = Written()
     with replacing(out / "labels.jsonl") as labels, replacing(out / "rejects.jsonl") as rejects:
         for part in chunks(rows, _PAIRS_AT_ONCE):
-            ids = [row[1].id for row in part if not isinstance(row, Reject)]
-            verdicts = ledger.verdicts(ids)
+            folded = iter(fold([row[1] for row in part if not isinstance(row, Reject)]))
             for row in part:
-                reject = row if isinstance(row, Reject) else _failed(*row, verdicts[row[1].id])
+                reject: Reject | None
+                label: Label | None
+                if isinstance(row, Reject):
+                    reject, label = row, None
+                else:
+                    verdicts, label = next(folded)
+                    reject = _failed(*row, verdicts)
                 if reject is not None:
                     rejects.write(reject_line(reject))
                     written.rejected += 1
-                elif not isinstance(row, Reject):
-                    pair = row[1]
-                    label = fold_label(
-                        constitution,
-                        pair,
-                        objectives,
-                        verdicts[pair.id],
-                        provenance,
-                        rated=rated,
-                        temperatures=temperatures,
-                    )
+                elif label is not None:
                     labels.write(label.model_dump_json() + "\n")
                     written.pairs += 1
     return written
