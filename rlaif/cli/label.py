@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlaif.cli.cascade import cascade_options, cascade_planned, cascade_shown
 from rlaif.cli.options import (
     counted,
     data_options,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Put p_a right by the temperatures that rlaif compare --calibrate wrote; asks nothing more.",
 )
+@cascade_options
 @update_option
 @click.option("--dry-run", is_flag=True, help="Print how many requests and prompt tokens it would take; ask nothing.")
 @click.option("--strict", is_flag=True, help="Stop before any work if a row cannot be used.")
@@ -114,6 +116,7 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
       rlaif label pairs.jsonl --base-url http://127.0.0.1:8000 --out runs/first
       rlaif label pairs.jsonl --judge ./my-judge --engine transformers --template direct --out runs/quick
       rlaif label pairs.jsonl --judge Qwen/Qwen3-8B --constitution my.yaml --out runs/first --update
+      rlaif label pairs.jsonl --base-url http://127.0.0.1:8000 --cascade direct,pairwise-cot --out runs/cheap
     """
     from rlaif.labeling import api
 
@@ -125,8 +128,11 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
         if as_json:
             click.echo(plan.model_dump_json())
             return
-        about = "" if plan.tokens_exact else "about "
         click.echo(f"{counted(plan.pairs, 'pair')}, {counted(plan.rejected, 'row')} that cannot be used")
+        if plan.cascade is not None:
+            click.echo("\n".join(cascade_planned(plan.cascade, plan)))
+            return
+        about = "" if plan.tokens_exact else "about "
         click.echo(f"{plan.requests:,} requests, {plan.answered:,} answered already, {plan.to_ask:,} to ask")
         click.echo(f"{about}{plan.prompt_tokens:,} prompt tokens, at most {plan.most_new_tokens:,} new tokens")
         return
@@ -145,6 +151,8 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
     )
     if summary.calibration is not None:
         _tell_calibration(summary.calibration)
+    if summary.cascade is not None:
+        click.echo("\n".join(["", *cascade_shown(summary.cascade)]))
     if summary.rejected:
         click.echo(f"Why rows were rejected, with their lines: {summary.run}/rejects.jsonl", err=True)
     for reason, count in summary.reasons:

@@ -49,15 +49,18 @@ def _labels(label: dict[str, Any]) -> RenderableType:
     values = label["labels"].values()
     rated = any(key in value for value in values for key in ("rating_a", "rating_b"))
     told = ("rating a", "rating b") if rated else ("order gap",)
-    # Two columns of ratings leave less room in a terminal of 80.
-    table = Table(box=None, padding=(0, 1 if rated else 2))
-    for column in ("objective", "p_a", "preference", *told, "verdicts", "abstained"):
-        table.add_column(column, justify="left" if column in ("objective", "preference") else "right")
+    # Of a cascade, which stage decided each objective.
+    stages = [str(value["stage"]) for value in values if "stage" in value]
+    # Further columns leave less room in a terminal of 80.
+    table = Table(box=None, padding=(0, 1 if rated or stages else 2))
+    for column in ("objective", "p_a", "preference", *told, "verdicts", "abstained", *(("stage",) if stages else ())):
+        table.add_column(column, justify="left" if column in ("objective", "preference", "stage") else "right")
     for name, value in label["labels"].items():
         ratings = [_rating(value.get(key)) for key in ("rating_a", "rating_b")]
         counts = str(value["verdicts"]), str(value["abstained"])
         between = ratings if rated else [_number(value["order_gap"])]
-        table.add_row(name, _number(value["p_a"]), value["preference"] or "-", *between, *counts)
+        decided = [Text(str(value.get("stage", "-")))] if stages else []
+        table.add_row(name, _number(value["p_a"]), value["preference"] or "-", *between, *counts, *decided)
     overall = label["overall"]
     table.add_row("overall", _number(overall["p_a"]), overall["preference"] or "-", style="bold")
     calibration = label["provenance"].get("calibration")

@@ -95,8 +95,13 @@ def _show_run(run: str, manifest: dict[str, Any], as_json: bool) -> None:
     for part in ("settings", "engine", "counts", "last_session"):
         click.echo(f"{part}:")
         for name, value in manifest[part].items():
-            if value not in (None, {}, []):
+            if value not in (None, {}, []) and not (part == "counts" and name == "cascade"):
                 click.echo(f"  {name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    if manifest["counts"].get("cascade"):
+        from rlaif.cli.cascade import cascade_shown
+        from rlaif.labeling.cascade_results import CascadeReport
+
+        click.echo("\n".join(["", *cascade_shown(CascadeReport.model_validate(manifest["counts"]["cascade"]))]))
 
 
 def _find_label(path: Path, pair_id: str) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from rlaif.data.pairs import parse_columns
 from rlaif.engines.base import EngineName
 from rlaif.errors import InputError
 from rlaif.labeling.ask import Watcher
+from rlaif.labeling.cascade import label_cascade
 from rlaif.labeling.cases import CasesReport, ChosenCase
 from rlaif.labeling.check import Answers, CaseSettings, ask_cases, check_cases
 from rlaif.labeling.dry_run import DryRun, count_requests
@@ -21,7 +22,14 @@ from rlaif.labeling.generate import GenerateSummary, generate_responses
 from rlaif.labeling.revise import RevisePlan, ReviseSummary, plan_revisions, revise_responses
 from rlaif.labeling.run import LabelSummary
 from rlaif.labeling.run import label as run_label
-from rlaif.labeling.settings import DataSettings, EngineSettings, LabelSettings, PolicySettings, ReviseSettings
+from rlaif.labeling.settings import (
+    CascadeSettings,
+    DataSettings,
+    EngineSettings,
+    LabelSettings,
+    PolicySettings,
+    ReviseSettings,
+)
 
 _T = TypeVar("_T")
 
@@ -46,6 +54,11 @@ def label_settings(
     policy_temperature: float = 1.0,
     policy_max_tokens: int = 512,
     calibration: str | Path | None = None,
+    cascade: str | Sequence[str] | None = None,
+    cascade_agreement: float | None = None,
+    cascade_sample: int | None = None,
+    cascade_labels: str | Path | None = None,
+    cascade_threshold: float | None = None,
     limit: int | None = None,
     seed: int = 0,
     update: bool = False,
@@ -86,11 +99,43 @@ def label_settings(
             policy_engine=elsewhere if policy_base_url else None,
             seed=seed,
             calibration=None if calibration is None else Path(calibration),
+            cascade=_cascade(cascade, cascade_agreement, cascade_sample, cascade_labels, cascade_threshold),
             update=update,
             strict=strict,
         )
     except ValidationError as errors:
         raise InputError(explain_settings(errors)) from None
+
+
+def _cascade(
+    stages: str | Sequence[str] | None,
+    agreement: float | None,
+    sample: int | None,
+    labels: str | Path | None,
+    threshold: float | None,
+) -> CascadeSettings | None:
+    """Gather the settings of a cascade, of those that were given.
+
+    Raises:
+        InputError: an option that has no meaning beside the others.
+    """
+    given = {"agreement": agreement, "sample": sample, "labels": None if labels is None else str(labels)}
+    set_by_sample = {name: value for name, value in given.items() if value is not None}
+    if stages is None:
+        alone = next(iter(set_by_sample), "threshold" if threshold is not None else None)
+        if alone:
+            raise InputError(f"--cascade-{alone} has a meaning only with --cascade; add it, or drop --cascade-{alone}.")
+        return None
+    if threshold is not None and set_by_sample:
+        option = f"--cascade-{next(iter(set_by_sample))}"
+        raise InputError(f"{option} sets a threshold, and --cascade-threshold gives one; drop one of the two.")
+    names = stages.split(",") if isinstance(stages, str) else stages
+    values = {"stages": tuple(name.strip() for name in names), "threshold": threshold, **set_by_sample}
+    try:
+        return CascadeSettings.model_validate(values)
+    except ValidationError as errors:
+        lines = explain_settings(errors).splitlines()
+        raise InputError("\n".join(line.replace("--", "--cascade-", 1) for line in lines)) from None
 
 
 def explain_settings(errors: ValidationError) -> str:
@@ -113,8 +158,9 @@ def label(data: str | Path, out: str | Path, *, watch: Watcher | None = None, **
         watch: called with a tally as answers come.
         settings: the options of `rlaif label`, with underscores: `constitution`, `judge`, `engine`, `base_url`,
             `template`, `objectives` (a list), `principles`, `orders`, `samples`, `temperature`, `max_tokens`,
-            `policy`, `calibration` (a file of `rlaif compare --calibrate`), `limit`, `seed`, `update`, `strict`,
-            `concurrency`, `engine_args` (a mapping), `columns`.
+            `policy`, `calibration` (a file of `rlaif compare --calibrate`), `cascade` (a list) with
+            `cascade_agreement`, `cascade_sample`, `cascade_labels` or `cascade_threshold`, `limit`, `seed`, `update`,
+            `strict`, `concurrency`, `engine_args` (a mapping), `columns`.
             The default judge, `starter`, is a demonstration in its own small world, not for real labels.
 
     Raises:
@@ -122,7 +168,8 @@ def label(data: str | Path, out: str | Path, *, watch: Watcher | None = None, **
         RunError: a server, disk or model failed; what was answered is kept.
     """
     checked = label_settings(data, out, **settings)
-    return _outside_loop(lambda: run_label(checked, watch))
+    asks = run_label if checked.cascade is None else label_cascade
+    return _outside_loop(lambda: asks(checked, watch))
 
 
 def dry_run(data: str | Path, out: str | Path, **settings: Any) -> DryRun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from rlaif.errors import InputError, Interrupted
 from rlaif.files import cannot_write
 from rlaif.labeling.ask import Asker, Tally, Watcher
 from rlaif.labeling.calibration import AppliedCalibration, calibration_for, read_calibration
+from rlaif.labeling.cascade_results import CascadeReport
 from rlaif.labeling.generate import first_usable, generate_responses, rejects_beside
 from rlaif.labeling.manifest import Manifest, go_on, manifest_of, read_manifest, write_manifest
 from rlaif.labeling.plan import Planner, choose_objectives
@@ -35,7 +36,11 @@ RESPONSES = "responses.jsonl"
 
 
 class LabelSummary(Frozen):
-    """What a run holds now, and what this session asked of it; `calibration` is left out where there is none."""
+    """What a run holds now, and what this session asked of it.
+
+    `calibration` and `cascade` are left out where there is none. Of a cascade all answers are counted, also those that
+    did not decide.
+    """
 
     run: str
     pairs: int
@@ -51,6 +56,7 @@ class LabelSummary(Frozen):
     completion_tokens: int
     seconds: float
     calibration: AppliedCalibration | None = Field(default=None, exclude_if=lambda value: value is None)
+    cascade: CascadeReport | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class LabelRun:
@@ -66,7 +72,7 @@ class LabelRun:
         self.template: Template = judge_template(settings.template)
         self.objectives = choose_objectives(self.constitution, settings.objectives)
         self._temperatures = read_calibration(settings.calibration) if settings.calibration else None
-        if not self.template.head.rationale and settings.samples > 1:
+        if not self.template.head.rationale and settings.samples > 1 and settings.cascade is None:
             raise InputError(
                 f"--samples {settings.samples}: template {settings.template} has no rationale, so all are the same."
             )
@@ -98,17 +104,19 @@ class LabelRun:
         """What stands for the judge in every key: the model, and the numbers it was told to compute in."""
         return judge_digest(judge, self.settings.engine.args)
 
-    def planner(self, judge: ModelIdentity) -> Planner:
-        """Make the planner for a judge."""
+    def planner(self, judge: ModelIdentity, template: Template | None = None) -> Planner:
+        """Make the planner for a judge, and for another template than the run's where one is given."""
         settings = self.settings
+        template = template or self.template
         return Planner(
             self.constitution,
-            self.template,
+            template,
             self.judge_digest(judge),
             objectives=self.objectives,
             principles=settings.principles,
             orders=settings.orders,
-            samples=settings.samples,
+            # Without a rationale all samples are the same; only a stage of a cascade comes here with more than one.
+            samples=settings.samples if template.head.rationale else 1,
             temperature=settings.temperature,
             max_tokens=settings.max_tokens,
             seed=settings.seed,
@@ -150,7 +158,7 @@ class LabelRun:
         s = self.settings
         values = s.model_dump(
             mode="json",
-            exclude={"out", "engine", "update", "strict", "source", "policy_engine", "judge", "calibration"},
+            exclude={"out", "engine", "update", "strict", "source", "policy_engine", "judge", "calibration", "cascade"},
         )
         calibration = self.calibration(judge)
         if calibration is not None:
@@ -201,11 +209,11 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
     """
     run = LabelRun(settings)
     if settings.strict:
-        _refuse_rejects(run)
+        refuse_rejects(run)
     engine_name, judge = run.resolve_judge()
     out = settings.out
     options = settings.model_dump(mode="json", exclude={"update", "strict"})
-    manifest = _continue_or_start(out, run.deciding(engine_name, judge), options, update=settings.update)
+    manifest = continue_or_start(out, run.deciding(engine_name, judge), options, update=settings.update)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -213,7 +221,7 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
     with closing(Ledger(out / "judgments.db")) as ledger:
         write_manifest(manifest_of(out), manifest)
         try:
-            source = _sample_responses(run, watch) if settings.policy else None
+            source = sample_responses(run, watch) if settings.policy else None
             asker = _ask(run, ledger, manifest, engine_name, judge, source, watch)
         except Interrupted:
             raise Interrupted(
@@ -251,7 +259,12 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
     return summary
 
 
-def _refuse_rejects(run: LabelRun) -> None:
+def refuse_rejects(run: LabelRun) -> None:
+    """Refuse data with a row that cannot be used.
+
+    Raises:
+        InputError: there is one; 20 are listed.
+    """
     rejects = list(run.rejects())
     if rejects:
         lines = [f"{run.source.name}:{reject.line}: {reject.reason}" for reject in rejects[:20]]
@@ -261,7 +274,7 @@ def _refuse_rejects(run: LabelRun) -> None:
         raise InputError("\n".join([*lines, *more, count]))
 
 
-def _continue_or_start(out: Path, deciding: dict[str, Any], options: dict[str, Any], *, update: bool) -> Manifest:
+def continue_or_start(out: Path, deciding: dict[str, Any], options: dict[str, Any], *, update: bool) -> Manifest:
     """The manifest to go on with.
 
     Raises:
@@ -277,13 +290,38 @@ def _continue_or_start(out: Path, deciding: dict[str, Any], options: dict[str, A
     return go_on(old, deciding, options, out, ledgers, update=update)
 
 
-def _sample_responses(run: LabelRun, watch: Watcher | None) -> Source:
+def sample_responses(run: LabelRun, watch: Watcher | None) -> Source:
+    """Sample the policy's responses into the run's folder; what was sampled already stays."""
     settings = run.settings
     assert settings.policy is not None, "called with a policy only"
     responses = settings.out / RESPONSES
     engine = settings.policy_engine or settings.engine
     generate_responses(settings.source, settings.policy, engine, responses, watch=watch)
     return open_source(str(responses))
+
+
+def refuse_other_dtype(settings: LabelSettings, before: Mapping[str, Any], engine: Engine) -> None:
+    """Refuse, and close, an engine that computes in other numbers than the run's answers were given in.
+
+    Args:
+        before: the details of the engine that gave them.
+
+    Raises:
+        InputError: it does.
+    """
+    was, now = before.get("dtype"), engine.details.get("dtype")
+    if was and now and was != now and "dtype" not in settings.engine.args:
+        # A dtype that was asked for is in the keys; one that the machine chose is not, and must not be mixed in.
+        engine.close()
+        fix = f"choose one with --engine-arg dtype={was} and --update, or use another --out"
+        raise InputError(f"{settings.out}: made with dtype {was}, and the judge would run in {now} here; {fix}.")
+
+
+def nothing_usable(run: LabelRun, source: Source | None) -> InputError:
+    """Make the error for data without a usable row, with the first reason."""
+    first = next((row for row in run.rows(source) if isinstance(row, Reject)), None)
+    why = f"; line {first.line}: {first.reason}" if first else ""
+    return InputError(f"{(source or run.source).name}: no row can be used{why}.")
 
 
 def _ask(
@@ -306,12 +344,7 @@ def _ask(
             base_url=settings.engine.base_url,
             concurrency=settings.engine.concurrency,
         )
-        before, now = manifest.engine.get("dtype"), engine.details.get("dtype")
-        if before and now and before != now and "dtype" not in settings.engine.args:
-            # A dtype that was asked for is in the keys; one that the machine chose is not, and must not be mixed in.
-            engine.close()
-            fix = f"choose one with --engine-arg dtype={before} and --update, or use another --out"
-            raise InputError(f"{settings.out}: made with dtype {before}, and the judge would run in {now} here; {fix}.")
+        refuse_other_dtype(settings, manifest.engine, engine)
         engine_now = {**manifest.engine, **engine.details}
         write_manifest(manifest_of(settings.out), manifest.model_copy(update={"engine": engine_now}))
         return engine
@@ -337,9 +370,7 @@ def _ask(
     )
     asker.run(requests())
     if not asker.tally.planned:
-        first = next((row for row in run.rows(source) if isinstance(row, Reject)), None)
-        why = f"; line {first.line}: {first.reason}" if first else ""
-        raise InputError(f"{(source or run.source).name}: no row can be used{why}.")
+        raise nothing_usable(run, source)
     return asker
 
 

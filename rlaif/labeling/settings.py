@@ -52,6 +52,21 @@ class LabelSettings(Frozen):
     constitution: str = "hhh"
     judge: str = "starter"
     engine: EngineSettings = EngineSettings()
+class CascadeSettings(Frozen):
+    """Cheap verdicts first: the stages in order, and from which confidence on an earlier one is believed.
+
+    Each of `stages` is a template, `TEMPLATE@JUDGE`, or a judge that is asked the template of the stage before.
+    `agreement` is what the accepted verdicts are to have with the last stage, or with people where `labels` names
+    their labels; `sample` pairs are asked in every stage to set each threshold for it. A `threshold` is taken as it is.
+    """
+
+    stages: tuple[str, ...]
+    agreement: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    sample: Count = 200
+    labels: str | None = None
+    threshold: Annotated[float, Field(ge=0.5, le=1)] | None = None
+
+
     template: str = "pairwise-cot"
     objectives: tuple[str, ...] = ()
     principles: Literal["all", "sample"] = "all"
@@ -71,6 +86,7 @@ class LabelSettings(Frozen):
     def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
 
+    cascade: CascadeSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     @model_validator(mode="after")
     def _samples_differ(self) -> LabelSettings:
         if self.samples > 1 and self.temperature == 0:
@@ -85,6 +101,18 @@ class ReviseSettings(Frozen):
 
     source: DataSettings
     out: Path
+        return self
+
+    @model_validator(mode="after")
+    def _cascades(self) -> LabelSettings:
+        if self.cascade is not None and self.orders == "ab":
+            raise ValueError(
+                "--cascade with --orders ab: whether the orders agree is not known then; drop --orders ab, or --cascade"
+            )
+        if self.cascade is not None and self.calibration is not None:
+            raise ValueError(
+                "--calibration holds for the labels of one judge and template; drop it, or label without --cascade"
+            )
     constitution: str = "hhh"
     judge: str = "starter"
     engine: EngineSettings = EngineSettings()
