@@ -44,7 +44,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="starter|HUB_ID|PATH",
         help="The judge (default: starter, which knows its own small world only).",
     )
-    group.addoption("--constitution-base-url", metavar="URL", help="An OpenAI-compatible server of the judge.")
+    group.addoption(
+        "--constitution-base-url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="An OpenAI-compatible server of the judge; given several times, the load is spread.",
+    )
     group.addoption(
         "--constitution-template",
         default="pairwise-cot",
@@ -69,7 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=128,
         metavar="N",
-        help="Requests in flight to a server (default: 128).",
+        help="Requests in flight, to all servers together (default: 128).",
     )
     group.addoption(
         "--constitution-max-tokens",
@@ -155,7 +161,8 @@ class CasesPlugin:
 
         url = self.settings.engine.base_url
         note = " (a demonstration judge for its own small world)" if self.settings.judge == STARTER else ""
-        judge = f"the server at {url}" if url else f"{self.settings.judge}{note}"
+        urls = f"server at {url}" if isinstance(url, str) else f"servers at {', '.join(url or ())}"
+        judge = f"the {urls}" if url else f"{self.settings.judge}{note}"
         return f"constitution: {', '.join(self.paths.values())}; judge: {judge}"
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> ConstitutionFile | None:

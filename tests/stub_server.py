@@ -40,6 +40,8 @@ class StubSettings:
         newer_openai: takes `max_completion_tokens` and no temperature, as OpenAI's reasoning models do.
         stop_after: after so many good answers every connection is dropped.
         poison: a word that makes every request with it fail with status 500.
+        model, root: the model's name, and what it was loaded from; requests for another one get status 404.
+        retry_after: what an answer with status 429 asks to wait.
     """
 
     faults: float = 0.0
@@ -55,6 +57,9 @@ class StubSettings:
     max_model_len: int = 100_000
     max_chars: int = 10**9
     seed: int = 0
+    model: str = "stub"
+    root: str = "stub"
+    retry_after: str = "0.2"
 
 
 @dataclass
@@ -93,7 +98,8 @@ class StubServer:
         return app
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
-        entry: dict[str, Any] = {"id": "stub", "object": "model", "root": "stub", "owned_by": "stub"}
+        names = {"id": self.settings.model, "root": self.settings.root}
+        entry: dict[str, Any] = {**names, "object": "model", "owned_by": "stub"}
         if not self.settings.plain:
             entry |= {"owned_by": "vllm", "max_model_len": self.settings.max_model_len}
         return _json({"object": "list", "data": [entry]})
@@ -119,6 +125,8 @@ class StubServer:
         self.state.count += 1
         if self._keep:
             self.state.bodies.append(body)
+        if body.get("model", self.settings.model) != self.settings.model:
+            return _error(404, f"The model {body['model']} does not exist.")
         if self.settings.delay_s:
             await asyncio.sleep(self.settings.delay_s)
         stopped = self.settings.stop_after is not None and sum(self.state.good.values()) >= self.settings.stop_after
@@ -142,7 +150,7 @@ class StubServer:
 
     async def _fail(self, request: web.Request, kind: str, body: dict[str, Any]) -> web.StreamResponse:
         if kind == "429":
-            return web.Response(status=429, headers={"Retry-After": "0.2"}, text="slow down")
+            return web.Response(status=429, headers={"Retry-After": self.settings.retry_after}, text="slow down")
         if kind in ("500", "503"):
             return web.Response(status=int(kind), text="broken")
         if kind == "truncate":
@@ -199,7 +207,8 @@ def _error(status: int, message: str) -> web.Response:
 class RunningStub:
     """The server in a thread of this process: `with RunningStub(StubSettings()) as stub: stub.url`."""
 
-    def __init__(self, settings: StubSettings | None = None, *, keep_bodies: bool = False) -> None:
+    def __init__(self, settings: StubSettings | None = None, *, keep_bodies: bool = False, port: int = 0) -> None:
+        self._port = port
         self.server = StubServer(settings or StubSettings(), keep_bodies=keep_bodies)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -215,7 +224,7 @@ class RunningStub:
         asyncio.set_event_loop(self._loop)
         runner = web.AppRunner(self.server.app(), access_log=None)
         self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", self._port)
         self._loop.run_until_complete(site.start())
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         self._ready.set()

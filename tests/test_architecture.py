@@ -50,6 +50,8 @@ LAZY: dict[str, set[str]] = {
     "rlaif.engines.kv_cache": {"torch", "transformers"},
     "rlaif.engines.http": {"aiohttp"},
     "rlaif.engines.dialect": set(),
+    "rlaif.engines.served": set(),
+    "rlaif.engines.servers": set(),
     "rlaif.engines.server": set(),
     "rlaif.cli.render": {"rich"},
     "rlaif.starter.model": {"torch", "transformers"},

@@ -16,7 +16,8 @@ from aiohttp import web
 from rlaif.engines.base import EngineArgs
 from rlaif.engines.http import AnsweredError, HttpClient
 from rlaif.engines.logprobs import log_sum_exp, with_bounds
-from rlaif.engines.server import ServerEngine, identify_served, normalize_url
+from rlaif.engines.served import identify_served, normalize_url
+from rlaif.engines.server import ServerEngine
 from rlaif.errors import InputError, RunError
 from rlaif.labeling.verdicts import read_choice
 from rlaif.types import Completion, JudgeRequest, Message

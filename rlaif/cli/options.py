@@ -37,13 +37,19 @@ _ENGINE_OPTIONS = (
         help="Where the model runs. auto: the server if --base-url names one, else vLLM if it can run here, "
         "else transformers.",
     ),
-    click.option("--base-url", metavar="URL", help="An OpenAI-compatible server, as http://127.0.0.1:8000."),
+    click.option(
+        "--base-url",
+        metavar="URL",
+        multiple=True,
+        help="An OpenAI-compatible server, as http://127.0.0.1:8000. Given several times, the load is spread over "
+        "servers of one model, and goes on without one that fails until it is back.",
+    ),
     click.option(
         "--concurrency",
         type=click.IntRange(1),
         default=128,
         show_default=True,
-        help="Requests in flight to a server.",
+        help="Requests in flight; with several servers at all of them together, so N servers want N times as many.",
     ),
     click.option(
         "--engine-arg",
@@ -109,7 +115,10 @@ objectives_option = click.option(
     "--objective", "objectives", multiple=True, metavar="NAME", help="Only this objective; repeatable."
 )
 policy_base_url_option = click.option(
-    "--policy-base-url", metavar="URL", help="Server of the policy, where it is not the judge's."
+    "--policy-base-url",
+    metavar="URL",
+    multiple=True,
+    help="Server of the policy, where it is not the judge's; repeatable as --base-url.",
 )
 update_option = click.option(
     "--update", is_flag=True, help="Go on with changed settings: ask only what the change touches."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,6 +13,8 @@ from rlaif.types import Completion, Frozen, JudgeRequest
 
 EngineKind = Literal["transformers", "vllm", "server"]
 EngineName = Literal["auto"] | EngineKind
+# One server, or several that serve the same model.
+BaseUrl = str | Sequence[str]
 _SAMPLED_BYTES = 2**20
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rlaif.engines.chat import SPACES, THINK_OPEN
-from rlaif.engines.http import AnsweredError, HttpClient
+from rlaif.engines.http import AnsweredError, HttpClient, Poster
 from rlaif.engines.logprobs import MOST_TOKEN_IDS, bound_of, log_sum_exp, longer_choices, with_bounds
 from rlaif.errors import RunError
 from rlaif.types import JudgeRequest
 
 _TOP_LOGPROBS = 20
 _HARD_VERDICT_TOKENS = 32
+_WORDS = {"vllm": "being vLLM", "continues": "continuing a turn", "max_length": "max_model_len"}
 
 
 @dataclass
@@ -66,6 +67,14 @@ class Dialect:
         else:
             return False
         return True
+
+    def difference(self, other: Dialect) -> str | None:
+        """What tells this server from another, for a message: `max_model_len (4096, not 8192)`."""
+        for each in fields(self):
+            mine, theirs = getattr(self, each.name), getattr(other, each.name)
+            if mine != theirs:
+                return f"{_WORDS.get(each.name, each.name)} ({mine}, not {theirs})"
+        return None
 
     def details(self) -> dict[str, Any]:
         """What the manifest records."""
@@ -180,7 +189,7 @@ class Dialect:
         bound = bound_of(list(listed.values()), sum(name not in listed for name in names.values()))
         return {choice: listed.get(name, bound) for choice, name in names.items()}
 
-    async def room(self, client: HttpClient, request: JudgeRequest, error: AnsweredError) -> int | None:
+    async def room(self, client: Poster, request: JudgeRequest, error: AnsweredError) -> int | None:
         """Tokens left for an answer when the server says that prompt and answer together are too long."""
         if (
             not self.vllm

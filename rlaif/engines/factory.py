@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 
 from rlaif.engines.base import (
+    BaseUrl,
     Engine,
     EngineArgs,
     EngineKind,
@@ -18,7 +19,7 @@ from rlaif.errors import InputError
 from rlaif.starter import CHECKPOINT_FILES, STARTER, checkpoint
 
 
-def choose_engine(name: EngineName, base_url: str | None) -> EngineKind:
+def choose_engine(name: EngineName, base_url: BaseUrl | None) -> EngineKind:
     """Resolve `auto`: a server when one is named, vLLM when it is installed and can run here, else transformers.
 
     Raises:
@@ -52,11 +53,11 @@ def vllm_can_run() -> bool:
 
 
 def resolve_model(
-    model: str, engine: EngineName, base_url: str | None, args: Mapping[str, str], option: str = "--judge"
+    model: str, engine: EngineName, base_url: BaseUrl | None, args: Mapping[str, str], option: str = "--judge"
 ) -> tuple[EngineKind, ModelIdentity]:
     """Choose the engine, and fingerprint the model without loading it.
 
-    `starter` is the checkpoint that comes with rlaif; of a server, whatever it serves.
+    `starter` is the checkpoint that comes with rlaif; of a server, whatever it serves. Several servers serve the same.
 
     Raises:
         InputError: no such model, or options that contradict each other.
@@ -64,7 +65,7 @@ def resolve_model(
     """
     chosen = choose_engine(engine, base_url)
     if chosen == "server":
-        from rlaif.engines.server import identify_served
+        from rlaif.engines.served import identify_served
 
         assert base_url is not None, "choose_engine takes server only with a base URL"
         return chosen, identify_served(base_url, None if model == STARTER else model, option=option)
@@ -80,7 +81,7 @@ def make_engine(
     model: ModelIdentity,
     args: Mapping[str, str],
     *,
-    base_url: str | None = None,
+    base_url: BaseUrl | None = None,
     concurrency: int = 128,
 ) -> Engine:
     """Load the model, or connect to its server.

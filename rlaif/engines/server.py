@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import re
 import time
-import urllib.parse
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from rlaif.engines.base import EngineArgs, ModelIdentity
+from rlaif.engines.base import BaseUrl, EngineArgs, ModelIdentity
 from rlaif.engines.chat import THINK_CLOSE, THINK_OPEN, before_verdict, cut_at_verdict, is_thinking, with_thought
 from rlaif.engines.dialect import Dialect, learn_dialect
-from rlaif.engines.http import AnsweredError, HttpClient
+from rlaif.engines.http import AnsweredError, HttpClient, Poster
 from rlaif.engines.interrupts import interrupts_call
 from rlaif.engines.logprobs import share_out, worth_reading_on
 from rlaif.engines.one_pass import after_marker, hard_verdict, read_listed
-from rlaif.errors import InputError, RunError
+from rlaif.engines.served import check_model, models_of, server_urls, token
+from rlaif.engines.servers import Servers
+from rlaif.errors import RunError
 from rlaif.prompts import neutral_control
 from rlaif.types import Completion, FinishReason, JudgeRequest, Usage
 
@@ -27,28 +26,6 @@ _POLL_S = 0.02
 _ENOUGH = 128
 _HOPELESS_AFTER = 32
 _T = TypeVar("_T")
-
-
-def normalize_url(base_url: str) -> str:
-    """Drop a trailing `/v1`: both forms name the same server.
-
-    Raises:
-        InputError: not an http address.
-    """
-    url = base_url.rstrip("/").removesuffix("/v1").rstrip("/")
-    try:
-        usable = re.match(r"https?://[^/\s]+", url) and urllib.parse.urlsplit(url).port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InputError(f"--base-url {base_url}: expected an address such as http://127.0.0.1:8000.")
-    return url
-
-
-def _token() -> str | None:
-    token = os.environ.get("RLAIF_API_KEY") or os.environ.get("OPENAI_API_KEY") or ""
-    # A key read from a file brings its line's end, which no header may hold.
-    return token.strip() or None
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -60,44 +37,10 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def identify_served(
-    base_url: str, model: str | None, *, patience_s: float = 10.0, option: str = "--judge"
-) -> ModelIdentity:
-    """Ask a server which models it serves, and pick `model`, or its only one.
-
-    Raises:
-        RunError: the server does not answer.
-        InputError: it serves no such model, or several and none was named.
-    """
-    url = normalize_url(base_url)
-
-    async def ask() -> Any:
-        client = HttpClient(url, timeout_s=10, patience_s=patience_s, connections=1, token=_token())
-        await client.open()
-        try:
-            return await client.get("/v1/models")
-        except AnsweredError as error:
-            raise RunError(
-                f"{url}: /v1/models answers {error.status} ({error.message}); is it an OpenAI-compatible server?"
-            ) from None
-        finally:
-            await client.close()
-
-    listed = asyncio.run(ask())
-    served = {str(entry.get("id")): entry for entry in listed.get("data", [])} if isinstance(listed, dict) else {}
-    if model is None and len(served) == 1:
-        model = next(iter(served))
-    for name, entry in served.items():
-        if model is not None and model in (name, entry.get("root")):
-            digest = hashlib.sha256(f"served:{name}:{entry.get('root')}".encode()).hexdigest()
-            return ModelIdentity(name=name, digest=digest)
-    names = ", ".join(served) or "no model"
-    raise InputError(f"{url}: serves {names}, not {model or 'one model'}; name one with {option}.")
-
-
 class ServerEngine:
-    """Keeps `concurrency` requests in flight, each answered once however often the server fails.
+    """Keeps `concurrency` requests in flight, each answered once however often a server fails.
 
+    With several servers that is how many are in flight at all of them together; see `Servers`.
     Engine arguments: `timeout` (seconds a request may take, 600), `patience` (seconds without any good answer until
     the run ends, 600), `continues` (true where a server that is not vLLM can continue an assistant turn).
     """
@@ -105,18 +48,18 @@ class ServerEngine:
     name = "server"
     atomic_batch: int | None = None
 
-    def __init__(self, model: ModelIdentity, base_url: str, args: EngineArgs, *, concurrency: int = 128) -> None:
+    def __init__(self, model: ModelIdentity, base_url: BaseUrl, args: EngineArgs, *, concurrency: int = 128) -> None:
         timeout_s, patience_s = args.take("timeout", 600.0), args.take("patience", 600.0)
         self._continues: bool | None = args.take("continues", None)
         args.none_left(self.name, KNOWN_ARGS)
-        self._model = model.name
+        self._model = model
         self._concurrency = concurrency
-        self._client = HttpClient(
-            normalize_url(base_url),
-            timeout_s=timeout_s,
-            patience_s=patience_s,
-            connections=concurrency,
-            token=_token(),
+        urls = server_urls(base_url)
+        common: dict[str, Any] = {"connections": concurrency, "token": token()}
+        self._client: HttpClient | Servers = (
+            HttpClient(urls[0], timeout_s=timeout_s, patience_s=patience_s, **common)
+            if len(urls) == 1
+            else Servers(urls, timeout_s=timeout_s, patience_s=patience_s, **common)
         )
         self._loop = _new_loop()
         self._running: asyncio.Task[Any] | None = None
@@ -164,10 +107,17 @@ class ServerEngine:
             self._running.cancel()
 
     async def _open(self, first: JudgeRequest) -> None:
-        await self._client.open()
-        if self._dialect is None:
-            self._dialect = await learn_dialect(self._client, self._model, first, self._continues)
-            self.details = self._dialect.details()
+        if isinstance(self._client, Servers):
+            self._dialect = await self._client.open(lambda client: self._learn(client, first, check=True))
+        else:
+            await self._client.open()
+            self._dialect = self._dialect or await self._learn(self._client, first, check=False)
+        self.details = self._dialect.details()
+
+    async def _learn(self, client: HttpClient, first: JudgeRequest, *, check: bool) -> Dialect:
+        if check:
+            check_model(client.base_url, models_of(await client.get("/v1/models")), self._model, "the others")
+        return await learn_dialect(client, self._model.name, first, self._continues)
 
     def _start_workers(
         self, first: JudgeRequest, waiting: Iterator[JudgeRequest], done: list[Completion]
@@ -201,7 +151,9 @@ class ServerEngine:
 
     async def _answer(self, request: JudgeRequest) -> Completion:
         try:
-            completion = await self._ask(request)
+            # What one pair and order ask begins with the same text.
+            with self._client.turn((request.pair_id, request.order)) as client:
+                completion = await self._ask(client, request)
         except AnsweredError as error:
             self._definite_noes += 1
             if self._definite_noes >= _HOPELESS_AFTER and self._answers == 0:
@@ -217,38 +169,38 @@ class ServerEngine:
         assert self._dialect is not None, "learned in _open"
         return self._dialect
 
-    async def _ask(self, request: JudgeRequest) -> Completion:
+    async def _ask(self, client: Poster, request: JudgeRequest) -> Completion:
         if not request.choices:
-            text, finish, usage, _ = await self._write(request, stop=False)
+            text, finish, usage, _ = await self._write(client, request, stop=False)
             # A server may take a thought out itself; only a text that was cut may be all thought.
             text = with_thought(text, self._spoken.opens_thought and finish == "length")
             return Completion(key=request.key, rationale=text, finish_reason=finish, usage=usage)
         if not self._spoken.continues:
-            return await self._one_pass(request)
+            return await self._one_pass(client, request)
         if request.rationale is not None:
-            return await self._read(request, request.rationale, "stop", Usage())
-        text, finish, usage, at_marker = await self._write(request, stop=True)
+            return await self._read(client, request, request.rationale, "stop", Usage())
+        text, finish, usage, at_marker = await self._write(client, request, stop=True)
         if finish == "refused":
             return Completion(key=request.key, rationale=text, finish_reason=finish, usage=usage)
         if at_marker and is_thinking(text, self._spoken.opens_thought):
             # The marker was quoted inside a thought: ask again without stopping there.
-            text, finish, more, _ = await self._write(request, stop=False)
+            text, finish, more, _ = await self._write(client, request, stop=False)
             usage = _sum(usage, more)
         text = with_thought(text, self._spoken.opens_thought)
         text, marked = cut_at_verdict(text, request.verdict_prefix)
-        return await self._read(request, text, "stop" if marked else finish, usage)
+        return await self._read(client, request, text, "stop" if marked else finish, usage)
 
-    async def _write(self, request: JudgeRequest, *, stop: bool) -> tuple[str, FinishReason, Usage, bool]:
+    async def _write(
+        self, client: Poster, request: JudgeRequest, *, stop: bool
+    ) -> tuple[str, FinishReason, Usage, bool]:
         body = self._spoken.writing(request, stop=stop)
         try:
-            answer = await self._client.post("/v1/chat/completions", body)
+            answer = await client.post("/v1/chat/completions", body)
         except AnsweredError as error:
-            room = await self._spoken.room(self._client, request, error)
+            room = await self._spoken.room(client, request, error)
             if room is None:
                 raise
-            answer = await self._client.post(
-                "/v1/chat/completions", {**body, "max_tokens": min(room, request.max_tokens)}
-            )
+            answer = await client.post("/v1/chat/completions", {**body, "max_tokens": min(room, request.max_tokens)})
         choice = _first_choice(answer)
         return (
             _text(choice),
@@ -257,16 +209,18 @@ class ServerEngine:
             choice.get("stop_reason") == request.verdict_prefix,
         )
 
-    async def _read(self, request: JudgeRequest, rationale: str, finish: FinishReason, so_far: Usage) -> Completion:
+    async def _read(
+        self, client: Poster, request: JudgeRequest, rationale: str, finish: FinishReason, so_far: Usage
+    ) -> Completion:
         # The server's template decides what becomes of a thought, so only the answer is given back to it.
         _, thought, answered = rationale.rpartition(THINK_CLOSE)
         answered = "" if is_thinking(rationale) else answered.lstrip() if thought else answered
         turn = before_verdict(neutral_control(answered), request.verdict_prefix)
-        answer = await self._client.post("/v1/chat/completions", self._spoken.reading(request, turn))
+        answer = await client.post("/v1/chat/completions", self._spoken.reading(request, turn))
         found, usage = self._spoken.choice_logprobs(request.choices, _entry(answer)), _sum(so_far, _usage(answer))
         for first, longer in self._spoken.begins(request.choices, found).items():
             if worth_reading_on(found, first):
-                answer = await self._client.post("/v1/chat/completions", self._spoken.reading(request, turn, first))
+                answer = await client.post("/v1/chat/completions", self._spoken.reading(request, turn, first))
                 usage = _sum(usage, _usage(answer))
                 rests = self._spoken.rest_logprobs(first, longer, _entry(answer))
                 # Of what is not known no number is made.
@@ -275,9 +229,9 @@ class ServerEngine:
             key=request.key, rationale=rationale, choice_logprobs=found, finish_reason=finish, usage=usage
         )
 
-    async def _one_pass(self, request: JudgeRequest) -> Completion:
+    async def _one_pass(self, client: Poster, request: JudgeRequest) -> Completion:
         """Let the judge write its verdict, and read the log-probabilities at the last marker."""
-        answer = await self._client.post("/v1/chat/completions", self._spoken.one_pass(request))
+        answer = await client.post("/v1/chat/completions", self._spoken.one_pass(request))
         choice = _first_choice(answer)
         text, finish = _text(choice), _finish(choice)
         answered = text.rpartition(THINK_CLOSE)[2] if not is_thinking(text) else ""

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from rlaif.data.pairs import parse_columns
-from rlaif.engines.base import EngineName
+from rlaif.engines.base import BaseUrl, EngineName
 from rlaif.errors import InputError
 from rlaif.labeling.ask import Watcher
 from rlaif.labeling.cascade import label_cascade
@@ -41,7 +41,7 @@ def label_settings(
     constitution: str | Path = "hhh",
     judge: str = "starter",
     engine: EngineName = "auto",
-    base_url: str | None = None,
+    base_url: BaseUrl | None = None,
     template: str | Path = "pairwise-cot",
     objectives: Sequence[str] = (),
     principles: Literal["all", "sample"] = "all",
@@ -50,7 +50,7 @@ def label_settings(
     temperature: float = 0.0,
     max_tokens: int = 512,
     policy: str | None = None,
-    policy_base_url: str | None = None,
+    policy_base_url: BaseUrl | None = None,
     policy_temperature: float = 1.0,
     policy_max_tokens: int = 512,
     calibration: str | Path | None = None,
@@ -161,6 +161,7 @@ def label(data: str | Path, out: str | Path, *, watch: Watcher | None = None, **
             `policy`, `calibration` (a file of `rlaif compare --calibrate`), `cascade` (a list) with
             `cascade_agreement`, `cascade_sample`, `cascade_labels` or `cascade_threshold`, `limit`, `seed`, `update`,
             `strict`, `concurrency`, `engine_args` (a mapping), `columns`.
+            `base_url` is a server, or a list of servers of one model, which share the work.
             The default judge, `starter`, is a demonstration in its own small world, not for real labels.
 
     Raises:
@@ -186,7 +187,7 @@ def generate(
     temperature: float = 1.0,
     max_tokens: int = 512,
     engine: EngineName = "auto",
-    base_url: str | None = None,
+    base_url: BaseUrl | None = None,
     limit: int | None = None,
     seed: int = 0,
     concurrency: int = 128,
@@ -219,7 +220,7 @@ def case_settings(
     *,
     judge: str = "starter",
     engine: EngineName = "auto",
-    base_url: str | None = None,
+    base_url: BaseUrl | None = None,
     template: str | Path = "pairwise-cot",
     objectives: Sequence[str] = (),
     principles: Sequence[str] = (),
@@ -289,9 +290,9 @@ def revise_settings(
     constitution: str | Path = "hhh",
     judge: str = "starter",
     policy: str | None = None,
-    policy_base_url: str | None = None,
+    policy_base_url: BaseUrl | None = None,
     engine: EngineName = "auto",
-    base_url: str | None = None,
+    base_url: BaseUrl | None = None,
     critique_template: str | Path = "critique",
     revision_template: str | Path = "revision",
     objectives: Sequence[str] = (),

@@ -26,12 +26,20 @@ class DataSettings(Frozen):
 
 
 class EngineSettings(Frozen):
-    """Where a model runs. `args` are the engine's own options, unread."""
+    """Where a model runs; `base_url` is one server or several. `args` are the engine's own options, unread."""
 
     engine: EngineName = "auto"
-    base_url: str | None = None
+    base_url: str | tuple[str, ...] | None = None
     concurrency: Count = 128
     args: Mapping[str, str] = Field(default_factory=dict)
+
+    @field_validator("base_url")
+    @classmethod
+    def _one_is_a_text(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        # A manifest names one server as it always did.
+        if isinstance(value, tuple) and len(value) < 2:
+            return value[0] if value else None
+        return value
 
 
 class PolicySettings(Frozen):

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rlaif.data.pairs import Reject, parse_columns
 from rlaif.data.sources import Source, open_source
-from rlaif.engines.base import EngineName
+from rlaif.engines.base import BaseUrl, EngineName
 from rlaif.errors import InputError
 from rlaif.files import check_output, replacing
 from rlaif.labeling.api import generate
@@ -48,7 +48,7 @@ def best_of_n(
     temperature: float = 1.0,
     max_tokens: int = 512,
     engine: EngineName = "auto",
-    base_url: str | None = None,
+    base_url: BaseUrl | None = None,
     concurrency: int = 128,
     engine_args: Mapping[str, Any] | None = None,
     seed: int = 0,

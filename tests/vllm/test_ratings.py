@@ -12,7 +12,8 @@ import rlaif
 from examples.tiny_judge import make_tiny_judge
 from rlaif.engines.base import Engine, EngineArgs, identify
 from rlaif.engines.chat import ChatTokenizer
-from rlaif.engines.server import ServerEngine, identify_served
+from rlaif.engines.served import identify_served
+from rlaif.engines.server import ServerEngine
 from rlaif.labeling.verdicts import read_rating
 from rlaif.types import Completion, JudgeRequest
 from tests.conftest import ROOT, read_lines

@@ -18,7 +18,8 @@ from rlaif.data.pairs import Reject, read_pairs
 from rlaif.data.sources import open_source
 from rlaif.engines.base import Engine, EngineArgs, ModelIdentity, identify
 from rlaif.engines.factory import choose_engine
-from rlaif.engines.server import ServerEngine, identify_served
+from rlaif.engines.served import identify_served
+from rlaif.engines.server import ServerEngine
 from rlaif.labeling.plan import Planner
 from rlaif.labeling.verdicts import read_choice
 from rlaif.prompts import load_template
