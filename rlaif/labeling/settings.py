@@ -52,14 +52,6 @@ class PolicySettings(Frozen):
     seed: int = 0
 
 
-class LabelSettings(Frozen):
-    """Everything `rlaif label` takes; see `rlaif label --help`."""
-
-    source: DataSettings
-    out: Path
-    constitution: str = "hhh"
-    judge: str = "starter"
-    engine: EngineSettings = EngineSettings()
 class CascadeSettings(Frozen):
     """Cheap verdicts first: the stages in order, and from which confidence on an earlier one is believed.
 
@@ -75,6 +67,14 @@ class CascadeSettings(Frozen):
     threshold: Annotated[float, Field(ge=0.5, le=1)] | None = None
 
 
+class LabelSettings(Frozen):
+    """Everything `rlaif label` takes; see `rlaif label --help`."""
+
+    source: DataSettings
+    out: Path
+    constitution: str = "hhh"
+    judge: str = "starter"
+    engine: EngineSettings = EngineSettings()
     template: str = "pairwise-cot"
     objectives: tuple[str, ...] = ()
     principles: Literal["all", "sample"] = "all"
@@ -86,6 +86,7 @@ class CascadeSettings(Frozen):
     policy_engine: EngineSettings | None = None
     seed: int = 0
     calibration: Path | None = Field(default=None, exclude_if=lambda value: value is None)
+    cascade: CascadeSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     update: bool = False
     strict: bool = False
 
@@ -94,21 +95,12 @@ class CascadeSettings(Frozen):
     def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
 
-    cascade: CascadeSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     @model_validator(mode="after")
     def _samples_differ(self) -> LabelSettings:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError(
                 f"--samples {self.samples} with --temperature 0 asks the same thing again; set a temperature"
             )
-        return self
-
-
-class ReviseSettings(Frozen):
-    """Everything `rlaif revise` takes; see `rlaif revise --help`. Without a `policy` the judge writes all texts."""
-
-    source: DataSettings
-    out: Path
         return self
 
     @model_validator(mode="after")
@@ -121,6 +113,14 @@ class ReviseSettings(Frozen):
             raise ValueError(
                 "--calibration holds for the labels of one judge and template; drop it, or label without --cascade"
             )
+        return self
+
+
+class ReviseSettings(Frozen):
+    """Everything `rlaif revise` takes; see `rlaif revise --help`. Without a `policy` the judge writes all texts."""
+
+    source: DataSettings
+    out: Path
     constitution: str = "hhh"
     judge: str = "starter"
     engine: EngineSettings = EngineSettings()
