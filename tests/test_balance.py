@@ -124,7 +124,7 @@ def test_a_server_rests_as_long_as_it_asks_for(asked: float, until: float) -> No
 
 def test_a_server_that_names_no_time_rests_longer_each_time() -> None:
     one = circuit()
-    rests = []
+    rests: list[float] = []
     for longest in (0.2, 0.4, 0.8, 1.0, 1.0):
         one.rest(100.0 * len(rests), None)
         rests.append((one.rests_until - 100.0 * len(rests)) / longest)
