@@ -106,13 +106,19 @@ def grpo_part(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     fresh = make_prompts(given.held_out, "fresh", but=prompts)
     started = time.process_time()
     say("GRPO")
-    policy = trained(folder / "grpo", lambda out: train_policy(heads, prompts, out, steps=given.steps))
+    out = folder / f"grpo-{given.steps}-{given.lr:g}-{given.beta:g}"
+
+    def train(out: Path) -> Path:
+        return train_policy(heads, prompts, out, steps=given.steps, lr=given.lr, beta=given.beta)
+
+    policy = trained(out, train)
     seconds = time.process_time() - started
     before = gold_scores(sample("starter", fresh, folder / "before.jsonl", n=8, seed=1))
-    after = gold_scores(sample(policy, fresh, folder / "after.jsonl", n=8, seed=1))
+    after = gold_scores(sample(policy, fresh, out / "after.jsonl", n=8, seed=1))
     gain, error = gain_of(before, after)
     print(f"\nGRPO, {given.steps} steps: gold reward rose by {gain:.2f} deviations (standard error {error:.2f})")
-    figures = {"gain": gain, "error": error, "steps": given.steps, "cpu_seconds": seconds}
+    figures = {"gain": gain, "error": error, "cpu_seconds": seconds}
+    figures |= {"steps": given.steps, "lr": given.lr, "beta": given.beta}
     return {**figures, "bar": LEAST_GAIN, "reached": gain >= LEAST_GAIN}
 
 
@@ -281,7 +287,9 @@ def main() -> None:
     parser.add_argument("--heads", type=Path, help="sound heads of the shipped objectives (made here)")
     parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--held-out", type=int, default=48)
-    parser.add_argument("--steps", type=int, default=45)
+    parser.add_argument("--steps", type=int, default=45, help="of GRPO")
+    parser.add_argument("--lr", type=float, default=1e-4, help="of GRPO")
+    parser.add_argument("--beta", type=float, default=0.4, help="of GRPO: what a nat from the first policy costs")
     parser.add_argument("--guard-steps", type=int, default=30)
     parser.add_argument("--weak-prompts", type=int, default=48)
     parser.add_argument("--weak-pairs", type=int, default=2, help="honest pairs of each of them")
