@@ -246,7 +246,7 @@ def test_killed_and_continued(judge: RunningStub, forty: Path, tmp_path: Path, r
     whole = rlaif(*words, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     run = tmp_path / "run"
-    for answers in (20, 60, 110):
+    for answers in (30, 100):
         process = start(*words, "--out", run)
         while process.poll() is None:
             path = run / "judgments.db"
@@ -272,7 +272,8 @@ def test_batches_of_a_model_in_this_process_follow_from_the_plan(tmp_path: Path)
     data = ROOT / "examples" / "pairs.jsonl"
     options: dict[str, Any] = {
         "engine": "transformers",
-        "limit": 20,
+        "limit": 8,
+        "max_tokens": 8,
         "cascade": "direct,pairwise-cot",
         "cascade_threshold": 0.75,
         "objectives": ["helpfulness"],
@@ -280,7 +281,7 @@ def test_batches_of_a_model_in_this_process_follow_from_the_plan(tmp_path: Path)
     whole = package.label(data, tmp_path / "whole", **options)
     assert whole.cascade is not None
     # The starter is sure of some and not of others, or this would show nothing.
-    assert 0 < whole.cascade.stages[1].objectives["helpfulness"].asked < 20
+    assert 0 < whole.cascade.stages[1].objectives["helpfulness"].asked < 8
 
     def stop(tally: Tally) -> None:
         raise KeyboardInterrupt
