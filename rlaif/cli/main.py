@@ -28,7 +28,7 @@ _COMMANDS = {
     "reward": ("rlaif.cli.reward", "reward_group", "Use rewards, and see when they stop meaning what they should."),
     "export": ("rlaif.cli.export", "export_command", "Write labels or heads as other trainers take them."),
     "show": ("rlaif.cli.show", "show_command", "Show one pair of a run with its rationales, side by side."),
-    "runs": ("rlaif.cli.runs", "runs_group", "Split a labelling over machines by hand, and put its runs together."),
+    "runs": ("rlaif.cli.runs", "runs_group", "Label on several machines without a cluster."),
     "constitution": ("rlaif.cli.constitution", "constitution_group", "Write, check, test and compare constitutions."),
     "prompt": ("rlaif.cli.prompt", "prompt_group", "Check templates, and look at the prompts a judge reads."),
 }
