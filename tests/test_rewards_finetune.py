@@ -191,7 +191,11 @@ def test_every_way_of_training_continues_to_the_same_weights(tmp_path: Path, set
 
 def test_conflicts_of_objectives_are_counted(tmp_path: Path) -> None:
     data = make_data(96, conflict=True)
-    result = train(make_backbone(tmp_path), tmp_path / "training", data=data, aggregate="pareto", epochs=1)
+    backbone = make_backbone(tmp_path)
+    # Heads that begin alike, and contrary labels: the first gradients are opposite, until the heads are.
+    with torch.no_grad():
+        backbone.head.weight[1] = backbone.head.weight[0]
+    result = train(backbone, tmp_path / "training", data=data, aggregate="pareto", epochs=1)
     assert result.conflicts is not None
     assert result.compared is not None
     assert result.compared[0][1] == result.steps

@@ -157,8 +157,12 @@ class GradientResolver:
             parameter.grad = _laid_out(self._reduce(gradient), parameter)
         here = (rows @ rows.T).double().cpu()  # (objectives, objectives)
         self._count(here)
-        gramian = self._remembered(here, rows)
-        weights = self._weighting(gramian) if bool((gramian.diagonal() > 0).any()) else gramian.new_zeros(len(gramian))
+        weights = here.new_ones(len(here))
+        # Gradients that are not finite are added up: the next loss is none either, and ends the training.
+        if torch.isfinite(here).all():
+            gramian = self._remembered(here, rows)
+            if (gramian.diagonal() > 0).any():
+                weights = self._weighting(gramian)
         step = weights.to(rows) @ rows
         for parameter, part in zip(self.shared, torch.split(step, self._sizes), strict=True):
             parameter.grad = _laid_out(part.view_as(parameter), parameter)
