@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.optimize import minimize
 from torch import nn
 
-from rlaif.errors import InputError
+from rlaif.errors import InputError, RunError
+from rlaif.rewards.checkpoints import GRADIENTS, read_gradients
 from rlaif.rewards.pareto_training import GradientResolver, conflict_counts, dual_cone, make_weighting
 
 CONFLICT = np.array([[1.0, 0.0], [-1.0, 1.0]])
@@ -207,6 +210,13 @@ def test_the_state_goes_on() -> None:
     stepped(one, np.array([[2.0, 0.0], [0.0, 1.0]]))
     other.load_state(one.state())
     assert stepped(other, CONFLICT) == stepped(one, CONFLICT) == pytest.approx([7 / 5 - 5 / 3, 5 / 3], abs=1e-5)
+
+
+def test_a_state_that_is_none_is_told(tmp_path: Path) -> None:
+    assert read_gradients(tmp_path) is None
+    save_file({"other": torch.zeros(1)}, tmp_path / GRADIENTS)
+    with pytest.raises(RunError, match=r"cannot be continued from \(it has no memory\); remove .* and run again"):
+        read_gradients(tmp_path)
 
 
 def test_without_torchjd_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

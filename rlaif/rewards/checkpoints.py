@@ -142,8 +142,13 @@ def read_gradients(checkpoint: Path) -> dict[str, torch.Tensor] | None:
     """
     path = checkpoint / GRADIENTS
     try:
-        return load_file(path) if path.exists() else None
-    except (OSError, SafetensorError) as error:
+        if not path.exists():
+            return None
+        state = load_file(path)
+        if "memory" not in state:
+            raise ValueError("it has no memory")
+        return state
+    except (OSError, SafetensorError, ValueError) as error:
         raise RunError(f"{path}: cannot be continued from ({error}); remove {checkpoint} and run again.") from None
 
 

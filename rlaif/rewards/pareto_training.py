@@ -172,11 +172,11 @@ class GradientResolver:
         """Take a step into the mean Gramian."""
         if not self._kept:
             return here
-        product, there = here.diag().diag(), (here.diag() > 0).diag()
+        moved = here.diagonal() > 0
+        product, there = here.diagonal().diag(), moved.diag()
         if self.before is not None:
             across = (rows @ self.before.T).double().cpu()  # (objectives of this step, objectives of the one before)
-            both = (rows != 0).any(dim=1)[:, None] & (self.before != 0).any(dim=1)[None]
-            both = both.cpu().fill_diagonal_(False)
+            both = (moved[:, None] & self.before.any(dim=1).cpu()[None]).fill_diagonal_(False)
             across = across * both
             known = both.int() + both.T.int()
             product = product + (across + across.T) / known.clamp(min=1)
