@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from rlaif.engines.base import Engine
@@ -162,3 +164,14 @@ class Asker:
             tally.prompt_tokens += completion.usage.prompt_tokens
             tally.completion_tokens += completion.usage.completion_tokens
         self._watch(tally)
+
+
+@contextmanager
+def telling_what_is_kept(out: Path) -> Iterator[None]:
+    """Tell on Ctrl-C that the answers so far are kept."""
+    try:
+        yield
+    except Interrupted:
+        raise Interrupted(
+            f"interrupted; answers so far are kept in {out}. Give the same command to continue."
+        ) from None

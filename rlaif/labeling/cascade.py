@@ -20,9 +20,7 @@ from rlaif.data.pairs import Reject
 from rlaif.data.sources import Source
 from rlaif.engines.base import Engine
 from rlaif.engines.factory import atomic_batch_of
-from rlaif.errors import Interrupted
-from rlaif.files import cannot_write
-from rlaif.labeling.ask import Asker, Tally, Watcher, chunks
+from rlaif.labeling.ask import Asker, Tally, Watcher, chunks, telling_what_is_kept
 from rlaif.labeling.cascade_people import People, read_people
 from rlaif.labeling.cascade_report import Spent, report_of, sample_extra
 from rlaif.labeling.cascade_results import Escalated
@@ -35,8 +33,8 @@ from rlaif.labeling.run import (
     RESPONSES,
     LabelRun,
     LabelSummary,
-    continue_or_start,
     nothing_usable,
+    open_run,
     refuse_other_dtype,
     refuse_rejects,
     sample_responses,
@@ -72,24 +70,15 @@ def label_cascade(settings: LabelSettings, watch: Watcher | None = None) -> Labe
         refuse_rejects(run)
     stages = resolve_stages(run, cascade)
     out = settings.out
-    options = settings.model_dump(mode="json", exclude={"update", "strict"})
-    manifest = continue_or_start(out, deciding(run, stages, people), options, update=settings.update)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(out, error) from None
+    manifest = open_run(settings, deciding(run, stages, people))
     with closing(Ledger(out / "judgments.db")) as ledger:
         write_manifest(manifest_of(out), manifest)
-        try:
+        with telling_what_is_kept(out):
             source = sample_responses(run, watch) if settings.policy else None
             with closing(_Engines(settings, manifest)) as engines:
                 asking = _Asking(run, stages, ledger, manifest, source, engines, watch)
                 sample, rules = asking.sample(cascade, people)
                 asking.all(rules)
-        except Interrupted:
-            raise Interrupted(
-                f"interrupted; answers so far are kept in {out}. Give the same command to continue."
-            ) from None
         if not asking.asked_any:
             raise nothing_usable(run, source)
         ledger.forget_older()

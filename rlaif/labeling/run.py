@@ -15,9 +15,9 @@ from rlaif.data.pairs import Reject, holds_only_prompts, read_pairs, read_prompt
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine, EngineKind, ModelIdentity
 from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
-from rlaif.errors import InputError, Interrupted
+from rlaif.errors import InputError
 from rlaif.files import cannot_write
-from rlaif.labeling.ask import Asker, Tally, Watcher
+from rlaif.labeling.ask import Asker, Tally, Watcher, telling_what_is_kept
 from rlaif.labeling.calibration import AppliedCalibration, calibration_for, read_calibration
 from rlaif.labeling.cascade_results import CascadeReport
 from rlaif.labeling.generate import first_usable, generate_responses, rejects_beside
@@ -212,21 +212,12 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
         refuse_rejects(run)
     engine_name, judge = run.resolve_judge()
     out = settings.out
-    options = settings.model_dump(mode="json", exclude={"update", "strict"})
-    manifest = continue_or_start(out, run.deciding(engine_name, judge), options, update=settings.update)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(out, error) from None
+    manifest = open_run(settings, run.deciding(engine_name, judge))
     with closing(Ledger(out / "judgments.db")) as ledger:
         write_manifest(manifest_of(out), manifest)
-        try:
+        with telling_what_is_kept(out):
             source = sample_responses(run, watch) if settings.policy else None
             asker = _ask(run, ledger, manifest, engine_name, judge, source, watch)
-        except Interrupted:
-            raise Interrupted(
-                f"interrupted; answers so far are kept in {out}. Give the same command to continue."
-            ) from None
         ledger.forget_older()
         provenance, temperatures = run.provenance(judge), None
         calibration = run.calibration(judge)
@@ -274,12 +265,14 @@ def refuse_rejects(run: LabelRun) -> None:
         raise InputError("\n".join([*lines, *more, count]))
 
 
-def continue_or_start(out: Path, deciding: dict[str, Any], options: dict[str, Any], *, update: bool) -> Manifest:
-    """The manifest to go on with.
+def open_run(settings: LabelSettings, deciding: dict[str, Any]) -> Manifest:
+    """The manifest to go on with; the run's folder is made.
 
     Raises:
         InputError: the run was made with other settings, and `update` is not given.
+        RunError: the folder cannot be made.
     """
+    out = settings.out
     old = read_manifest(out)
     # What was not written by a run is not to be overwritten by one.
     names = ("judgments.db", "labels.jsonl", "rejects.jsonl")
@@ -287,7 +280,13 @@ def continue_or_start(out: Path, deciding: dict[str, Any], options: dict[str, An
     if held:
         raise InputError(f"{out}: holds {held} but no manifest.json; choose another --out.")
     ledgers = (out / "judgments.db", out / "responses.jsonl.db")
-    return go_on(old, deciding, options, out, ledgers, update=update)
+    options = settings.model_dump(mode="json", exclude={"update", "strict"})
+    manifest = go_on(old, deciding, options, out, ledgers, update=settings.update)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from None
+    return manifest
 
 
 def sample_responses(run: LabelRun, watch: Watcher | None) -> Source:
