@@ -37,9 +37,9 @@ def write_pairs(path: Path, count: int) -> Path:
 
 
 @contextmanager
-def stub_server(*options: str) -> Iterator[str]:
-    """Run `tests/stub_server.py` in a process of its own; yields its address."""
-    command = [sys.executable, str(ROOT / "tests" / "stub_server.py"), *options]
+def stub_server(*options: str, module: str = "tests.stub_server") -> Iterator[str]:
+    """Run `tests/stub_server.py`, or one like it, in a process of its own; yields its address."""
+    command = [sys.executable, "-m", module, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None

@@ -24,7 +24,7 @@ from examples.tiny_judge import make_tiny_judge
 from rlaif.constitution import load_constitution
 from rlaif.data.pairs import Reject, read_pairs
 from rlaif.data.sources import open_source
-from rlaif.engines.base import EngineArgs, identify
+from rlaif.engines.base import Engine, EngineArgs, identify
 from rlaif.engines.vllm import VllmEngine
 from rlaif.labeling.ask import Asker
 from rlaif.labeling.plan import Planner
@@ -63,7 +63,7 @@ class Recording:
         """The engine is used again."""
 
 
-def label_once(engine: Recording, judge: str, data: Path, out: Path, template_name: str, max_tokens: int) -> int:
+def label_once(engine: Engine, judge: str, data: Path, out: Path, template_name: str, max_tokens: int) -> int:
     """The whole of a run but the loading of the model; how many judgments it made."""
     constitution, template = load_constitution("hhh"), load_template(template_name)
     objectives = tuple(constitution.objectives)
