@@ -41,7 +41,7 @@ LAYERS = (
 SIBLINGS = ("rlaif.data", "rlaif.constitution", "rlaif.store", "rlaif.prompts")
 
 HEAVY = frozenset(
-    {"torch", "transformers", "vllm", "datasets", "aiohttp", "rich", "pandas", "pyarrow", "numpy", "scipy"}
+    {"torch", "transformers", "vllm", "ray", "datasets", "aiohttp", "rich", "pandas", "pyarrow", "numpy", "scipy"}
     | {"matplotlib", "starlette", "uvicorn", "nh3", "markdown_it"}
 )
 # These stand for one heavy package each, and are themselves imported only inside functions, or by each other.

@@ -8,9 +8,9 @@ import click
 
 from rlaif.cli.cascade import cascade_options, cascade_planned, cascade_shown
 from rlaif.cli.options import (
+    cluster_options,
     counted,
     data_options,
-    engine_options,
     json_option,
     objectives_option,
     policy_base_url_option,
@@ -103,7 +103,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print how many requests and prompt tokens it would take; ask nothing.")
 @click.option("--strict", is_flag=True, help="Stop before any work if a row cannot be used.")
 @data_options
-@engine_options
+@cluster_options
 @json_option
 def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Label the pairs of DATA: for each objective, the probability that response a is better.
@@ -117,6 +117,7 @@ def label_command(data: str, out: str, dry_run: bool, as_json: bool, **options: 
       rlaif label pairs.jsonl --judge ./my-judge --engine transformers --template direct --out runs/quick
       rlaif label pairs.jsonl --judge Qwen/Qwen3-8B --constitution my.yaml --out runs/first --update
       rlaif label pairs.jsonl --base-url http://127.0.0.1:8000 --cascade direct,pairwise-cot --out runs/cheap
+      rlaif label pairs.jsonl --judge Qwen/Qwen3-8B --engine ray --replicas 4 --out runs/wide
     """
     from rlaif.labeling import api
 

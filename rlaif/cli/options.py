@@ -28,15 +28,11 @@ def key_values(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
     return pairs
 
 
+_ENGINES = ("auto", "transformers", "vllm", "server")
+_AUTO = "auto: the server if --base-url names one, else vLLM if it can run here, else transformers."
+_REPLICAS = "ray: --replicas of vLLM or transformers, on one machine or a cluster."
+
 _ENGINE_OPTIONS = (
-    click.option(
-        "--engine",
-        type=click.Choice(["auto", "transformers", "vllm", "server"]),
-        default="auto",
-        show_default=True,
-        help="Where the model runs. auto: the server if --base-url names one, else vLLM if it can run here, "
-        "else transformers.",
-    ),
     click.option(
         "--base-url",
         metavar="URL",
@@ -63,6 +59,21 @@ _ENGINE_OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw."),
 )
 
+_CLUSTER_OPTIONS = (
+    click.option(
+        "--replicas",
+        type=click.IntRange(1),
+        metavar="N",
+        help="With --engine ray: how many processes load the judge and share the work.  [default: 1]",
+    ),
+    click.option(
+        "--address",
+        metavar="HOST:PORT",
+        help="With --engine ray: the cluster, or auto for the one of this machine. Without it Ray is started here for "
+        "as long as the run takes.",
+    ),
+)
+
 _RATIONALE_OPTIONS = (
     click.option(
         "--temperature", type=click.FloatRange(0, 10), default=0.0, show_default=True, help="Of the rationale."
@@ -84,11 +95,28 @@ _DATA_OPTIONS = (
 )
 
 
+def _engine_option(names: tuple[str, ...], told: str) -> Callable[[_F], _F]:
+    return click.option(
+        "--engine",
+        type=click.Choice(names),
+        default="auto",
+        show_default=True,
+        help=f"Where the model runs. {told}",
+    )
+
+
 def engine_options(command: _F) -> _F:
     """Add the options that say where a model runs."""
     for option in reversed(_ENGINE_OPTIONS):
         command = option(command)
-    return command
+    return _engine_option(_ENGINES, _AUTO)(command)
+
+
+def cluster_options(command: _F) -> _F:
+    """Add the options that say where a model runs, replicas on a cluster among them."""
+    for option in reversed((*_ENGINE_OPTIONS, *_CLUSTER_OPTIONS)):
+        command = option(command)
+    return _engine_option((*_ENGINES, "ray"), f"{_AUTO} {_REPLICAS}")(command)
 
 
 def rationale_options(command: _F) -> _F:

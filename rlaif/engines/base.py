@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import Field
 
 from rlaif.errors import InputError
 from rlaif.types import Completion, Frozen, JudgeRequest
 
 EngineKind = Literal["transformers", "vllm", "server"]
-EngineName = Literal["auto"] | EngineKind
+EngineName = Literal["auto", "ray"] | EngineKind
 # One server, or several that serve the same model.
 BaseUrl = str | Sequence[str]
 _SAMPLED_BYTES = 2**20
@@ -32,6 +34,13 @@ class ModelIdentity(Frozen):
     def source(self) -> str:
         """What it is loaded from: a folder or a hub id."""
         return self.name if self.folder is None else str(self.folder)
+
+
+class Cluster(Frozen):
+    """Where replicas of a model run: on a Ray cluster, or on one of this machine alone where `address` is `None`."""
+
+    replicas: int = Field(default=1, ge=1)
+    address: str | None = None
 
 
 class Engine(Protocol):
@@ -57,6 +66,24 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what the engine holds, at once."""
         ...
+
+
+@runtime_checkable
+class GroupEngine(Protocol):
+    """An engine that answers several groups at a time."""
+
+    def complete_groups(self, groups: Iterable[Sequence[JudgeRequest]]) -> Iterator[list[Completion]]:
+        """Answer each group as one batch, in any order of the groups; see `Engine.complete`."""
+        ...
+
+
+def answer_groups(engine: Engine, groups: Iterable[Sequence[JudgeRequest]]) -> Iterator[list[Completion]]:
+    """Have each group answered as one batch, several at a time where the engine can."""
+    if isinstance(engine, GroupEngine):
+        yield from engine.complete_groups(groups)
+    else:
+        for group in groups:
+            yield list(engine.complete(group))
 
 
 def identify(model: str, revision: str | None = None) -> ModelIdentity:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from rlaif.engines.base import (
     BaseUrl,
+    Cluster,
     Engine,
     EngineArgs,
     EngineKind,
@@ -19,8 +20,11 @@ from rlaif.errors import InputError
 from rlaif.starter import CHECKPOINT_FILES, STARTER, checkpoint
 
 
-def choose_engine(name: EngineName, base_url: BaseUrl | None) -> EngineKind:
+def choose_engine(name: EngineName, base_url: BaseUrl | None, args: Mapping[str, str] | None = None) -> EngineKind:
     """Resolve `auto`: a server when one is named, vLLM when it is installed and can run here, else transformers.
+
+    `ray` is where replicas run; they run vLLM where it is installed, else transformers, or what the engine argument
+    `engine` says. What computes is what a run names: it may go on without Ray.
 
     Raises:
         InputError: the options contradict each other.
@@ -29,11 +33,22 @@ def choose_engine(name: EngineName, base_url: BaseUrl | None) -> EngineKind:
         raise InputError("--engine server needs --base-url, as in --base-url http://127.0.0.1:8000.")
     if base_url and name not in ("auto", "server"):
         raise InputError(f"--base-url goes with --engine server, not with --engine {name}; drop one of the two.")
+    if name == "ray":
+        return _of_replicas((args or {}).get("engine"))
     if name != "auto":
         return name
     if base_url:
         return "server"
     return "vllm" if vllm_can_run() else "transformers"
+
+
+def _of_replicas(asked: str | None) -> EngineKind:
+    if asked in ("vllm", "transformers"):
+        return asked  # type: ignore[return-value]
+    if asked is not None:
+        raise InputError(f"--engine-arg engine={asked}: expected vllm or transformers.")
+    # Whether vLLM can run is a matter of the machines that it will run on, not of this one.
+    return "transformers" if importlib.util.find_spec("vllm") is None else "vllm"
 
 
 def vllm_can_run() -> bool:
@@ -63,7 +78,7 @@ def resolve_model(
         InputError: no such model, or options that contradict each other.
         RunError: the server does not answer, or the starter is not installed.
     """
-    chosen = choose_engine(engine, base_url)
+    chosen = choose_engine(engine, base_url, args)
     if chosen == "server":
         from rlaif.engines.served import identify_served
 
@@ -83,12 +98,17 @@ def make_engine(
     *,
     base_url: BaseUrl | None = None,
     concurrency: int = 128,
+    cluster: Cluster | None = None,
 ) -> Engine:
-    """Load the model, or connect to its server.
+    """Load the model, here or in replicas on a cluster, or connect to its server.
 
     Raises:
         InputError: the model cannot be loaded, or an option is not the engine's.
     """
+    if cluster is not None:
+        from rlaif.engines.ray import RayEngine
+
+        return RayEngine(name, model, args, cluster)
     if name == "server":
         from rlaif.engines.server import ServerEngine
 

@@ -94,7 +94,7 @@ class VllmEngine:
         config = self._llm.llm_engine.vllm_config
         self._chat = ChatTokenizer(self._llm.get_tokenizer(), config.model_config.max_model_len)
         # Enough to keep every slot busy; more would let prefixes fall out of the cache before their choice is read.
-        self._window = config.scheduler_config.max_num_seqs + _ENCODE_AT_ONCE
+        self.window = config.scheduler_config.max_num_seqs + _ENCODE_AT_ONCE
         self._params = SamplingParams
         self._has_token_ids = "logprob_token_ids" in SamplingParams.__struct_fields__
         self._counter = 0
@@ -114,7 +114,7 @@ class VllmEngine:
         more = True
         try:
             while more or flights:
-                while more and len(flights) < self._window:
+                while more and len(flights) < self.window:
                     chunk = list(islice(waiting, _ENCODE_AT_ONCE))
                     more = len(chunk) == _ENCODE_AT_ONCE
                     self._start(chunk, flights, failed)

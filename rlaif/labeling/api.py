@@ -65,6 +65,8 @@ def label_settings(
     strict: bool = False,
     concurrency: int = 128,
     engine_args: Mapping[str, Any] | None = None,
+    replicas: int | None = None,
+    address: str | None = None,
     columns: str | None = None,
     split: str | None = None,
     config: str | None = None,
@@ -77,7 +79,9 @@ def label_settings(
     args = {name: str(value) for name, value in (engine_args or {}).items()}
     try:
         source = DataSettings(data=str(data), split=split, config=config, columns=parse_columns(columns), limit=limit)
-        where = EngineSettings(engine=engine, base_url=base_url, concurrency=concurrency, args=args)
+        where = EngineSettings(
+            engine=engine, base_url=base_url, concurrency=concurrency, args=args, replicas=replicas, address=address
+        )
         sampled = policy and PolicySettings(
             model=policy, temperature=policy_temperature, max_tokens=policy_max_tokens, seed=seed
         )
@@ -160,7 +164,8 @@ def label(data: str | Path, out: str | Path, *, watch: Watcher | None = None, **
             `template`, `objectives` (a list), `principles`, `orders`, `samples`, `temperature`, `max_tokens`,
             `policy`, `calibration` (a file of `rlaif compare --calibrate`), `cascade` (a list) with
             `cascade_agreement`, `cascade_sample`, `cascade_labels` or `cascade_threshold`, `limit`, `seed`, `update`,
-            `strict`, `concurrency`, `engine_args` (a mapping), `columns`.
+            `strict`, `concurrency`, `engine_args` (a mapping), `replicas` and `address` (with the engine `ray`),
+            `columns`.
             `base_url` is a server, or a list of servers of one model, which share the work.
             The default judge, `starter`, is a demonstration in its own small world, not for real labels.
 

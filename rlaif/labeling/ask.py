@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from rlaif.engines.base import Engine
+from rlaif.engines.base import Engine, answer_groups
 from rlaif.errors import Interrupted
 from rlaif.store import Ledger
 from rlaif.types import Completion, JudgeRequest, Reading
@@ -137,8 +137,8 @@ class Asker:
 
     def _ask_atomically(self, engine: Engine, groups: Iterable[list[JudgeRequest]]) -> None:
         # A group is formed from the plan alone and committed whole, so a continued run forms the same batches.
-        for group in groups:
-            self._commit(list(engine.complete(group)))
+        for answers in answer_groups(engine, groups):
+            self._commit(answers)
 
     def _ask_streaming(self, engine: Engine, groups: Iterable[list[JudgeRequest]]) -> None:
         buffer: list[Completion] = []

@@ -18,7 +18,7 @@ from typing import Any
 
 from rlaif.data.pairs import Reject
 from rlaif.data.sources import Source
-from rlaif.engines.base import Engine
+from rlaif.engines.base import Engine, answer_groups
 from rlaif.engines.factory import atomic_batch_of
 from rlaif.labeling.ask import Asker, Tally, Watcher, chunks, telling_what_is_kept
 from rlaif.labeling.cascade_people import People, read_people
@@ -43,7 +43,7 @@ from rlaif.labeling.settings import CascadeSettings, LabelSettings
 from rlaif.labeling.verdicts import read_answer
 from rlaif.labeling.write import read_rejects, write_folded
 from rlaif.store import Ledger
-from rlaif.types import JudgeRequest, Label, ObjectiveLabel, Pair, Verdict
+from rlaif.types import Completion, JudgeRequest, Label, ObjectiveLabel, Pair, Verdict
 
 _PAIRS_AT_ONCE = 100
 
@@ -177,6 +177,11 @@ class _Lent:
     def __init__(self, engine: Engine) -> None:
         self.name, self.atomic_batch, self.details = engine.name, engine.atomic_batch, engine.details
         self.complete = engine.complete
+        self._engine = engine
+
+    def complete_groups(self, groups: Iterable[Sequence[JudgeRequest]]) -> Iterator[list[Completion]]:
+        """See `GroupEngine`."""
+        return answer_groups(self._engine, groups)
 
     def close(self) -> None:
         """Leave it to the lender."""

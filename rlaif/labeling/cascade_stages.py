@@ -50,7 +50,14 @@ class Stage:
     def engine(self) -> Engine:
         """Load its judge, or connect to the server."""
         where = self.where
-        return make_engine(self.kind, self.judge, where.args, base_url=where.base_url, concurrency=where.concurrency)
+        return make_engine(
+            self.kind,
+            self.judge,
+            where.args,
+            base_url=where.base_url,
+            concurrency=where.concurrency,
+            cluster=where.cluster,
+        )
 
     def fold(self, verdicts: Sequence[Verdict]) -> ObjectiveLabel:
         """Fold the verdicts of one pair and objective."""

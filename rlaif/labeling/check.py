@@ -137,7 +137,9 @@ def ask_cases(chosen: Sequence[ChosenCase], settings: CaseSettings, watch: Watch
     engine, judge = resolve_model(settings.judge, where.engine, where.base_url, where.args)
 
     def load() -> Engine:
-        return make_engine(engine, judge, where.args, base_url=where.base_url, concurrency=where.concurrency)
+        return make_engine(
+            engine, judge, where.args, base_url=where.base_url, concurrency=where.concurrency, cluster=where.cluster
+        )
 
     planned = _plan(chosen, settings, template, judge)
     with _ledger(settings.cache) as ledger:

@@ -81,7 +81,9 @@ def generate_responses(
         return first_usable(read_prompts(rows, source.columns), source.limit)
 
     def load() -> Engine:
-        return make_engine(name, model, engine.args, base_url=engine.base_url, concurrency=engine.concurrency)
+        return make_engine(
+            name, model, engine.args, base_url=engine.base_url, concurrency=engine.concurrency, cluster=engine.cluster
+        )
 
     digest = judge_digest(model, engine.args)
     writer = Writer(digest, policy.temperature, policy.max_tokens, policy.seed)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlaif.engines.base import Engine, EngineKind, ModelIdentity
+from rlaif.engines.base import Engine, EngineKind, ModelIdentity, answer_groups
 from rlaif.engines.factory import make_engine
 from rlaif.labeling.settings import EngineSettings
 from rlaif.types import Completion, JudgeRequest
@@ -32,6 +32,9 @@ class _Kept:
     def complete(self, requests: Iterable[JudgeRequest]) -> Iterator[Completion]:
         return self._engine.complete(requests)
 
+    def complete_groups(self, groups: Iterable[Sequence[JudgeRequest]]) -> Iterator[list[Completion]]:
+        return answer_groups(self._engine, groups)
+
     def close(self) -> None:
         """Leave the model loaded: its owner frees it."""
 
@@ -53,7 +56,12 @@ class OneModel:
             self.close()
             where = placed.where
             self._engine = make_engine(
-                placed.kind, placed.model, where.args, base_url=where.base_url, concurrency=where.concurrency
+                placed.kind,
+                placed.model,
+                where.args,
+                base_url=where.base_url,
+                concurrency=where.concurrency,
+                cluster=where.cluster,
             )
             self._placed = placed
         return _Kept(self._engine)

@@ -164,7 +164,8 @@ class LabelRun:
         if calibration is not None:
             # Not its name or its other figures: the same temperatures make the same labels.
             values["calibration"] = dict(calibration.temperatures)
-        patient = {"timeout", "patience"}
+        # How long it waits; and which engine replicas run, which `engine` says.
+        aside = {"timeout", "patience", "engine"}
         return {
             **values,
             "data": self.source.digest,
@@ -177,7 +178,7 @@ class LabelRun:
             "judge_digest": judge.digest,
             "engine": engine,
             "policy_digest": self.resolve_policy().digest if s.policy else None,
-            "engine_args": {name: value for name, value in s.engine.args.items() if name not in patient},
+            "engine_args": {name: value for name, value in s.engine.args.items() if name not in aside},
         }
 
 
@@ -342,6 +343,7 @@ def _ask(
             settings.engine.args,
             base_url=settings.engine.base_url,
             concurrency=settings.engine.concurrency,
+            cluster=settings.engine.cluster,
         )
         refuse_other_dtype(settings, manifest.engine, engine)
         engine_now = {**manifest.engine, **engine.details}

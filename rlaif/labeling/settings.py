@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlaif.engines.base import EngineName
+from rlaif.engines.base import Cluster, EngineName
 from rlaif.types import Frozen
 
 Count = Annotated[int, Field(ge=1)]
@@ -26,12 +26,29 @@ class DataSettings(Frozen):
 
 
 class EngineSettings(Frozen):
-    """Where a model runs; `base_url` is one server or several. `args` are the engine's own options, unread."""
+    """Where a model runs; `base_url` is one server or several. `args` are the engine's own options, unread.
+
+    `replicas` and `address` (of a cluster) belong to the engine `ray`.
+    """
 
     engine: EngineName = "auto"
     base_url: str | tuple[str, ...] | None = None
     concurrency: Count = 128
     args: Mapping[str, str] = Field(default_factory=dict)
+    replicas: Count | None = Field(default=None, exclude_if=lambda value: value is None)
+    address: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """Where replicas run; `None` for every engine but `ray`."""
+        return Cluster(replicas=self.replicas or 1, address=self.address) if self.engine == "ray" else None
+
+    @model_validator(mode="after")
+    def _on_a_cluster(self) -> EngineSettings:
+        given = "replicas" if self.replicas is not None else "address" if self.address is not None else None
+        if given and self.engine != "ray":
+            raise ValueError(f"--{given} has a meaning only with --engine ray; add it, or drop --{given}")
+        return self
 
     @field_validator("base_url")
     @classmethod
