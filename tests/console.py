@@ -148,17 +148,18 @@ class Console:
             shutil.copytree(ROOT / name, folder / name)
         programs.mkdir()
         tests, environment = pytest_command()
+        # As the installed command is, so that it calls itself by its name.
+        started = "import sys\nfrom rlaif.cli.main import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
+        (programs / "rlaif").write_text(f"#!{sys.executable}\n{started}")
         # The sqlite3 shell is not everywhere; Python's module reads the same file.
         query = (
             "import sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]): print(*row, sep='|')"
         )
-        python = {"rlaif": ["-m", "rlaif"], "sqlite3": ["-c", query], "python": []}
-        for name, command in {
-            "pytest": tests,
-            **{name: [sys.executable, *rest] for name, rest in python.items()},
-        }.items():
+        python = {"sqlite3": [sys.executable, "-c", query], "python": [sys.executable]}
+        for name, command in {"pytest": tests, **python}.items():
             (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
-            (programs / name).chmod(0o755)
+        for program in programs.iterdir():
+            program.chmod(0o755)
         for colours in ("FORCE_COLOR", "PY_COLORS"):
             environment.pop(colours, None)
         path = f"{programs}{os.pathsep}{environment['PATH']}"
