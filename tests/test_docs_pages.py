@@ -59,6 +59,13 @@ NOT_RUN: dict[tuple[str, str], str] = {
         "64 responses a prompt of a model of yours; tests/test_optimize_overoptimize.py runs it"
     ),
     ("probes.md", "rlaif reward probe pairs.jsonl --heads heads --html probe.html"): "data and a judge of yours",
+    (
+        "ray.md",
+        "sbatch --nodes=4 examples/cluster/label.sbatch pairs.jsonl --judge /shared/judge --out /shared/runs/first",
+    ): "needs Slurm; tests/test_cluster_examples.py runs the script beside stand-ins",
+    ("ray.md", "kubectl apply -f examples/cluster/rayjob.yaml"): (
+        "needs Kubernetes; tests/test_cluster_examples.py checks the file and its command"
+    ),
     ("rl.md", "from trl import GRPOConfig, GRPOTrainer"): "trains a policy; tests/test_examples_rl.py trains one so",
     ("rl.md", 'heads = rlaif.RewardHeads.load("heads")'): "trains a policy; tests/test_trl.py trains one so",
     ("rl.md", 'floors = rlaif.trl.Lagrangian({"harmlessness": -0.2}, rate=0.5)'): "part of the training above it",
