@@ -4,8 +4,8 @@
     python -m benchmarks.ray_replicas --small    # one order, one objective
 
 The judge is `examples/tiny_judge.py`: its weights are random, so the labels mean nothing, but they differ from pair to
-pair and their last digits move with the batch. What is compared is `labels.jsonl`, byte by byte. Where one process fills
-all cores already the times tell what Ray costs, not what a cluster gains.
+pair and their last digits move with the batch. What is compared is `labels.jsonl`, byte by byte. Where one process
+fills all cores already the times tell what Ray costs, not what a cluster gains.
 """
 
 from __future__ import annotations

@@ -234,5 +234,5 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tiny_ju
 def test_an_address_where_something_else_answers(tiny_judge: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(RunError, match=f"--address {address}: no Ray cluster can be reached there"):
+        with pytest.raises(RunError, match=f"--address {address}: no Ray cluster can be reached there \\(timed out"):
             make_engine("transformers", identify(str(tiny_judge)), {}, cluster=Cluster(address=address))

@@ -91,10 +91,13 @@ class RayCluster:
             if not host or not port.isdigit():
                 raise InputError(f"--address {address}: expected HOST:PORT, as in 10.0.0.1:6379, or auto.")
             try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_S).close()
+                with socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_S) as connection:
+                    speaks = os.environ.get("RAY_USE_TLS") == "1" or _speaks_grpc(connection)
             except OSError as error:
                 fact = error.strerror or str(error)
                 raise RunError(f"--address {address}: {_CANNOT} ({fact}); {_START_ONE}") from None
+            if not speaks:
+                raise RunError(f"--address {address}: {_CANNOT} (something else answers); {_START_ONE}")
         try:
             with _as_it_was():
                 self._ray.init(address=address, **_QUIET)
@@ -122,6 +125,8 @@ class RayCluster:
 
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
+# A frame of HTTP/2: a length of three bytes, its kind (4 for settings), flags, and the stream's number.
+_SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 _CANNOT = "no Ray cluster can be reached there"
 _START_ONE = "start one with ray start --head, or leave --address out to use this machine alone."
 
@@ -184,6 +189,15 @@ def _no_room(nodes: Sequence[Mapping[str, float]], replicas: int, gpus: int) -> 
 
 def _most(nodes: Sequence[Mapping[str, float]], name: str) -> float:
     return max((node.get(name, 0.0) for node in nodes), default=0.0)
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Whether a server of HTTP/2 is there, which sends its settings first; Ray itself would wait for minutes."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS)
+    head = b""
+    while len(head) < len(_SETTINGS) and (more := connection.recv(len(_SETTINGS))):
+        head += more
+    return head[3:4] == _SETTINGS[3:4]
 
 
 def _fact(error: Exception) -> str:
