@@ -74,7 +74,7 @@ def labelling(given: argparse.Namespace) -> dict[str, Any]:
 def training(given: argparse.Namespace) -> dict[str, Any]:
     """Train with TRL and with ours, in turns: one objective there, three here, and one here as well."""
     objectives = ("helpfulness", "harmlessness", "honesty")
-    pairs = read_pairs(max(16, int(96 * given.scale)))
+    pairs = read_pairs(max(16, int(192 * given.scale)))
     texts = [row[side] for row in real_pairs() for side in ("response_a", "response_b")]
     named: dict[str, Any] = {"bf16": True, "device": "cpu"}
     rounds: dict[str, list[tuple[float, float]]] = {}
