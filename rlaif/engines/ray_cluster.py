@@ -102,7 +102,8 @@ class RayCluster:
             with _as_it_was():
                 self._ray.init(address=address, **_QUIET)
         except Exception as error:
-            raise RunError(f"--address {address}: {_CANNOT} ({_fact(error)}); {_START_ONE}") from None
+            token = "if it asks for a token, set RAY_AUTH_MODE=token or give --address auto; else"
+            raise RunError(f"--address {address}: {_CANNOT} ({_fact(error)}); {token} {_START_ONE}") from None
 
     def _room(self, replicas: int, kind: EngineKind, args: Mapping[str, Any], wait_s: float) -> Share:
         until = time.monotonic() + wait_s
