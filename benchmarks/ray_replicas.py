@@ -78,7 +78,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        judge = make_tiny_judge(folder / "judge")
+        judge = make_tiny_judge(folder / "judge", hidden=64, layers=1)
         options = [str(write_pairs(folder / "pairs.jsonl", given.pairs)), "--judge", str(judge), "--template", "direct"]
         options += ["--orders", "ab", "--objective", "helpfulness"] if given.small else []
         requests = given.pairs * (1 if given.small else 6)
