@@ -26,6 +26,7 @@ pytest.importorskip("ray")
 
 # A judge that answers in gibberish writes to the limit, so this is also how long a run takes.
 SLOW = ("--max-tokens", "96", "--objective", "honesty", "--objective", "helpfulness")
+DONE = "512 judgments: 512 asked, 0 reused, 0 abstained"
 RAY = ("--engine", "ray", "--replicas", "2")
 
 
@@ -72,7 +73,7 @@ def test_a_replica_killed_in_the_middle_changes_no_byte(tmp_path: Path, tiny_jud
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     # 128 pairs, two objectives, both orders: nothing is lost, and nothing is in the ledger twice.
-    assert "512 judgments: 512 asked, 0 reused" in out
+    assert out == f"128 pairs labelled, 0 rows rejected -> {run}/labels.jsonl\n{DONE}\n"
     assert counted(run) == (512, 512)
     assert re.search(r"Note: replica [12] ended \(.+\); it is started again\.", err)
     assert "Traceback" not in err

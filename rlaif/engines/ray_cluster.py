@@ -132,11 +132,20 @@ _CANNOT = "no Ray cluster can be reached there"
 _START_ONE = "start one with ray start --head, or leave --address out to use this machine alone."
 
 
+def _keep_off_stdout() -> None:
+    # Ray prints on stdout, where results go, that a process died; no option of ray.init stops it. We tell it ourselves.
+    with contextlib.suppress(ImportError):
+        from ray._private import worker
+
+        worker._worker_logs_enabled = False
+
+
 @contextlib.contextmanager
 def _as_it_was() -> Iterator[None]:
     """Keep Ray quiet, and what SIGTERM does: Ray would have it end the process without a word."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray").setLevel(logging.ERROR)
+    _keep_off_stdout()
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
