@@ -55,6 +55,11 @@ NOT_RUN: dict[tuple[str, str], str] = {
     ),
     ("comparing-rewards.md", "The new responses have drifted from the reference (energy distance 0.072, by"): _HEADS,
     ("comparing-rewards.md", "from rlaif.optimize.compare_rewards import compare_rewards"): _HEADS,
+    (
+        "heads.md",
+        "accelerate launch --num_processes 8 -m rlaif train-heads runs/first --mode full --backbone Qwen/Qwen3-0.6B "
+        "--out heads",
+    ): "needs eight GPUs; tests/test_many_processes.py trains with two processes on a CPU",
     ("overoptimization.md", "$ rlaif generate prompts.jsonl --policy MODEL --n 64 --out responses.jsonl"): (
         "64 responses a prompt of a model of yours; tests/test_optimize_overoptimize.py runs it"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,7 +39,15 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Of lora and full.")
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate of lora and full.")
-@click.option("--batch-tokens", type=click.IntRange(1), metavar="N", help="Tokens a step, padding counted.")
+@click.option("--batch-tokens", type=click.IntRange(1), metavar="N", help="Tokens of a batch, padding counted.")
+@click.option(
+    "--accumulate",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Batches of a step, one after the other: so many GPUs in one.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
@@ -87,6 +96,9 @@ def train_heads_command(labels: tuple[str, ...], as_json: bool, **options: Any) 
     from rlaif.rewards.train import train_heads
 
     found = train_heads(labels, progress=_told, **options)
+    if os.environ.get("RANK", "0") != "0":
+        # Of several processes that train together, one tells.
+        return
     if as_json:
         click.echo(found.model_dump_json())
         return

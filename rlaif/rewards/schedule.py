@@ -75,11 +75,13 @@ def make_plan(
     """Plan batches of at most `budget` tokens each, padding counted; a longer pair is a batch of its own.
 
     Every epoch has every pair once; of a part of an epoch, the last, the batches are drawn. The very first step has the
-    largest batches: what does not fit shows itself at once. With several processes, the batches of a step are alike.
+    largest batches: what does not fit shows itself at once. The batches of a step are alike, so that no process waits
+    for another, and the same whether so many processes compute them or one does, one after the other.
     """
+    each = accumulate * processes
     sizes = np.array([np.prod(rows_of(pair, one_pass=one_pass)) for pair in pairs])
     idle = [-1 - int(sizes.argmin())]
-    pool = max(1, min(len(pairs), int(_POOL * processes * budget / max(sizes.mean(), 1))))
+    pool = max(1, min(len(pairs), int(_POOL * each * budget / max(sizes.mean(), 1))))
     batches: list[list[int]] = []
     ends = []
     for epoch in range(math.ceil(epochs)):
@@ -92,16 +94,15 @@ def make_plan(
             drawn = [pairs[row] for row in rows]
             packed = [[int(rows[place]) for place in batch] for batch in pack(drawn, budget, one_pass=one_pass)]
             packed.sort(key=lambda batch: -int(sizes[batch].sum()))
-            packed += [idle] * (-len(packed) % processes)
-            together = [packed[start : start + processes] for start in range(0, len(packed), processes)]
+            # No step is half in one pool and half in the next.
+            packed += [idle] * (-len(packed) % each)
+            together = [packed[start : start + each] for start in range(0, len(packed), each)]
             steps += [together[place] for place in draw.permutation(len(together))]
         steps = steps[: max(1, math.ceil(len(steps) * min(epochs - epoch, 1)))]
         if epoch == 0:
             # The first of the batches that are computed together is the largest of them.
             largest = max(range(len(steps)), key=lambda place: int(sizes[steps[place][0]].sum()))
             steps.insert(0, steps.pop(largest))
-        # No step is half in one epoch and half in the next.
-        steps += [[idle] * processes] * (-len(steps) % accumulate)
         batches += [batch for step in steps for batch in step]
         ends.append(len(batches))
     return Plan(batches, tuple(ends), accumulate, processes)

@@ -32,6 +32,7 @@ class HeadsSettings(Frozen):
         objectives: names and order; empty for all that were labelled.
         ensemble: members; 1 for none.
         epochs, lr, batch_tokens: of `lora` and `full`; `None` is the mode's own.
+        accumulate: batches of a step and process; so many processes with one batch each train to the same weights.
         precision: that `lora` and `full` compute in; weights stay in float32. `None`: bfloat16 on a GPU, else float32.
         max_length: tokens of the longest conversation; `None` follows the backbone, 2,048 at most.
         held_out: a fraction of the conversations, or a source.
@@ -54,6 +55,7 @@ class HeadsSettings(Frozen):
     epochs: float | None = Field(default=None, gt=0)
     lr: float | None = Field(default=None, gt=0)
     batch_tokens: int | None = Field(default=None, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     precision: Precision | None = None
     max_length: int | None = Field(default=None, ge=8)
     held_out: str = "0.1"
@@ -69,4 +71,6 @@ class HeadsSettings(Frozen):
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide the heads beside what they name: a training is continued only under the same."""
-        return self.model_dump(mode="json", exclude=set(_NOT_DECIDING))
+        # As many batches a step as there were before one could choose: such heads are still these.
+        more = {"accumulate"} if self.accumulate == 1 else set()
+        return self.model_dump(mode="json", exclude={*_NOT_DECIDING, *more})
