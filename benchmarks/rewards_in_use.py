@@ -7,9 +7,10 @@ those of the weak proxy are frozen ones.
 
 `best_of_n`: heads on constructed labels of the policy's own samples pick one of 16 responses to other prompts.
 `grpo`: the same heads are what TRL's GRPO trains the policy for; measured on prompts it was not trained on.
-`overoptimization`: a deliberately weak proxy. It has few labels, and a planted fault: one careless labeller, who gave
-more of them than all others, took filler for helpful, where gold dislikes filler. Gold over n, picked by the mean of
-the ensemble and by its worst member. Members weigh conversations differently, so that they part over that labeller's.
+`overoptimization`: a deliberately weak proxy of helpfulness alone, with a planted fault: one careless labeller took
+filler for helpful, where gold dislikes filler. Gold is the constructed rule's share for helpfulness, over n, picked by
+the mean of the ensemble and by its worst member. Members weigh conversations differently, so that they part over that
+labeller's.
 `guard`: three objectives that want contrary things, with nearly all weight on one; GRPO plainly, and with the guard.
 
 With `--folder` a call that was stopped goes on where it was: what is sampled or trained is kept there.
@@ -58,8 +59,10 @@ from rlaif.starter.mending import mended
 from rlaif.starter.responses import kinds_of, make_pair, make_response
 from rlaif.starter.scenes import make_scene
 from rlaif.starter.world import World
+from rlaif.types import Message
 
 LEAST_GAIN, TOLERANCE = 0.5, 0.2
+MISLED = "helpfulness"
 FAVOURED = "service"
 # Nearly all weight on one objective, which wants what the others do not.
 FAVOURING = {"service": 0.9, "safety": 0.05, "economy": 0.05}
@@ -148,7 +151,7 @@ def careless_labels(conversations: int, pairs: int) -> tuple[list[Row], list[Row
 def weak_proxy(
     heads: Path, drawn: Sequence[Row], folder: Path, *, careless: int, per_conversation: int, pairs: int
 ) -> Path:
-    """New heads on the backbone of others, from few constructed labels and those of the careless labeller."""
+    """A head of helpfulness on the backbone of others, from few constructed labels and the careless labeller's."""
     honest = constructed_labels(drawn, most=pairs)
     planted = careless_labels(careless, per_conversation)
     sources = []
@@ -161,11 +164,15 @@ def weak_proxy(
         init_from=heads,
         mode="frozen",
         ensemble=5,
-        objectives=tuple(Gold.shipped().principles),
-        constitution="hhh",
+        objectives=(MISLED,),
         cache=folder / "features",
     )
     return folder / "heads"
+
+
+def gold_of_misled(prompts: Sequence[Sequence[Message]], responses: Sequence[str]) -> list[float]:
+    """What the weak proxy should give."""
+    return gold_columns(prompts, responses)[MISLED]
 
 
 def overoptimization_part(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -183,7 +190,7 @@ def overoptimization_part(given: argparse.Namespace, folder: Path) -> dict[str, 
     pool = folder / "pool.jsonl"
     say(f"sampling {given.pool_prompts} x {given.pool} responses")
     sample("starter", make_prompts(given.pool_prompts, "pool", but=prompts), pool, n=given.pool)
-    found = overoptimize(pool, proxy=heads, gold=gold_columns, rules=["weighted", "worst-member", "lower-bound"])
+    found = overoptimize(pool, proxy=heads, gold=gold_of_misled, rules=["weighted", "worst-member", "lower-bound"])
     write_report(folder / "overoptimize.html", found)
     rows = []
     figures: dict[str, Any] = {"advice": found.advice, "gamed": found.gamed, "gold_std": found.gold_std}
@@ -291,11 +298,11 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-4, help="of GRPO")
     parser.add_argument("--beta", type=float, default=0.4, help="of GRPO: what a nat from the first policy costs")
     parser.add_argument("--guard-steps", type=int, default=30)
-    parser.add_argument("--weak-prompts", type=int, default=48)
+    parser.add_argument("--weak-prompts", type=int, default=96)
     parser.add_argument("--weak-pairs", type=int, default=2, help="honest pairs of each of them")
     parser.add_argument("--careless", type=int, default=20, help="conversations of the careless labeller")
     parser.add_argument("--careless-pairs", type=int, default=8, help="pairs of each of them")
-    parser.add_argument("--pool-prompts", type=int, default=24)
+    parser.add_argument("--pool-prompts", type=int, default=48)
     parser.add_argument("--pool", type=int, default=128, help="responses to each of them")
     given = parser.parse_args()
     kept = Path(__file__).parent / "results" / "rewards_in_use.json"
