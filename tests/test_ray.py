@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ psutil: Any = pytest.importorskip("psutil")
 pytest.importorskip("ray")
 
 # A judge that answers in gibberish writes to the limit, so this is also how long a run takes.
-SLOW = ("--max-tokens", "96", "--objective", "honesty", "--objective", "helpfulness")
-DONE = "512 judgments: 512 asked, 0 reused, 0 abstained"
+SLOW = ("--max-tokens", "32", "--objective", "honesty", "--objective", "helpfulness")
+DONE = "320 judgments: 320 asked, 0 reused, 0 abstained"
 RAY = ("--engine", "ray", "--replicas", "2")
 
 
@@ -48,10 +49,19 @@ def replicas_of(driver: int) -> list[int]:
     return found
 
 
+def alive(process: Any) -> bool:
+    """Whether it still runs; one that has ended may wait for a parent that never asks."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def wait_until_gone(processes: list[Any], seconds: float = 60) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=seconds)
-    alive = [each for each in alive if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
-    assert not alive, f"still running: {alive}"
+    deadline = time.monotonic() + seconds
+    while left := [process for process in processes if alive(process)]:
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.05)
 
 
 def counted(run: Path) -> tuple[int, int]:
@@ -62,7 +72,7 @@ def counted(run: Path) -> tuple[int, int]:
 
 
 def test_a_replica_killed_in_the_middle_changes_no_byte(tmp_path: Path, tiny_judge: Path, rlaif: Cli) -> None:
-    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(128))
+    data = write_lines(tmp_path / "pairs.jsonl", made_pairs(80))
     common = (data, "--judge", tiny_judge, *SLOW)
     run, whole = tmp_path / "run", tmp_path / "whole"
     process = start("label", *common, *RAY, "--out", run)
@@ -72,9 +82,9 @@ def test_a_replica_killed_in_the_middle_changes_no_byte(tmp_path: Path, tiny_jud
     os.kill(killed[0], signal.SIGKILL)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    # 128 pairs, two objectives, both orders: nothing is lost, and nothing is in the ledger twice.
-    assert out == f"128 pairs labelled, 0 rows rejected -> {run}/labels.jsonl\n{DONE}\n"
-    assert counted(run) == (512, 512)
+    # 80 pairs, two objectives, both orders: nothing is lost, and nothing is in the ledger twice.
+    assert out == f"80 pairs labelled, 0 rows rejected -> {run}/labels.jsonl\n{DONE}\n"
+    assert counted(run) == (320, 320)
     assert re.search(r"Note: replica [12] ended \(.+\); it is started again\.", err)
     assert "Traceback" not in err
     one = rlaif("label", *common, "--engine", "transformers", "--out", whole, timeout=300)
