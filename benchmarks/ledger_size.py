@@ -4,7 +4,8 @@
 
 A run is written through the ledger itself: the questions that `rlaif label` plans for different pairs (three
 objectives, both orders), answered by rationales of 40 to 120 words. Then the whole command is given: it finds every
-answer and writes the labels. Last, the same pairs are made two runs, and these are merged.
+answer and writes the labels. Given once more, it finds a run that has ended. Last, the same pairs are made two runs,
+and these are merged.
 """
 
 from __future__ import annotations
@@ -59,9 +60,8 @@ def write_run(data: Path, out: Path, url: str) -> int:
             answers = [answer(request.key, draws) for request in requests]
             ledger.put((each, read_answer(run.template.head, each)) for each in answers)
             count += len(answers)
-    options = run.settings.model_dump(mode="json", exclude={"update", "strict"})
     settings = json.loads(json.dumps(run.deciding(engine, judge)))
-    write_manifest(manifest_of(out), Manifest(settings=settings, options=options))
+    write_manifest(manifest_of(out), Manifest(settings=settings, options=run.settings.options))
     return count
 
 
@@ -79,6 +79,7 @@ def main() -> None:
             judgments = write_run(data, run, url)
             size = (run / "judgments.db").stat().st_size / judgments
             again = run_measured([*command, "label", str(data), *asked, "--out", str(run)])
+            ended = run_measured([*command, "label", str(data), *asked, "--out", str(run)])
             halves = [folder / f"half{number}-{count}" for number in (1, 2)]
             with data.open() as file:
                 for half in halves:
@@ -89,15 +90,20 @@ def main() -> None:
             merging = [*command, "runs", "merge", *map(str, halves), "--data", str(data), "--out"]
             merged = run_measured([*merging, str(folder / f"merged{count}")])
             row = [f"{judgments:,}", f"{size:.0f}", f"{again.cpu_s:.1f}", f"{1e6 * again.cpu_s / judgments:.0f}"]
-            rows.append([*row, f"{again.peak_mib:.0f}", f"{merged.cpu_s:.1f}", f"{merged.peak_mib:.0f}"])
+            row += [f"{again.peak_mib:.0f}", f"{ended.wall_s:.1f}", f"{ended.cpu_s:.1f}", f"{ended.peak_mib:.0f}"]
+            rows.append([*row, f"{merged.cpu_s:.1f}", f"{merged.peak_mib:.0f}"])
             figures[str(judgments)] = {
                 "bytes_a_judgment": round(size),
                 "again_cpu_s": round(again.cpu_s, 1),
                 "again_peak_mib": round(again.peak_mib),
+                "ended_s": round(ended.wall_s, 1),
+                "ended_cpu_s": round(ended.cpu_s, 1),
+                "ended_peak_mib": round(ended.peak_mib),
                 "merge_cpu_s": round(merged.cpu_s, 1),
                 "merge_peak_mib": round(merged.peak_mib),
             }
-    head = ("judgments", "bytes each", "taken up, CPU s", "µs a judgment", "peak MiB", "merged, CPU s", "peak MiB")
+    asked_head = ["judgments", "bytes each", "taken up, CPU s", "µs a judgment", "peak MiB"]
+    head = [*asked_head, "ended, s", "CPU s", "peak MiB", "merged, CPU s", "peak MiB"]
     print_table(head, rows)
     keep("ledger_size", figures)
 

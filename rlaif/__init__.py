@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlaif.labeling.cases import CasesReport
     from rlaif.labeling.generate import GenerateSummary
     from rlaif.labeling.revise import ReviseSummary
-    from rlaif.labeling.run import LabelSummary
+    from rlaif.labeling.summary import LabelSummary
     from rlaif.rewards.heads import Reward, RewardHeads
     from rlaif.rewards.train import TrainSummary, train_heads
     from rlaif.types import Label, Message, Pair
@@ -40,7 +40,7 @@ _HOME = {
     "revise": "rlaif.labeling.api",
     "CasesReport": "rlaif.labeling.cases",
     "GenerateSummary": "rlaif.labeling.generate",
-    "LabelSummary": "rlaif.labeling.run",
+    "LabelSummary": "rlaif.labeling.summary",
     "ReviseSummary": "rlaif.labeling.revise",
     "Reward": "rlaif.rewards.heads",
     "RewardHeads": "rlaif.rewards.heads",

@@ -58,6 +58,7 @@ def test_parts_labelled_apart_merge_into_the_run_over_the_whole(seed: int, tmp_p
     mine, theirs = manifest(out), manifest(tmp_path / "whole")
     assert mine["options"].pop("out") != theirs["options"].pop("out")
     assert mine.pop("last_session") != theirs.pop("last_session")
+    assert mine.pop("ending") == {} != theirs.pop("ending")
     assert mine == theirs
     assert [contents(run) for run in runs] == before
     asked = stub.state.count

@@ -20,7 +20,6 @@ from rlaif.labeling.check import Answers, CaseSettings, ask_cases, check_cases
 from rlaif.labeling.dry_run import DryRun, count_requests
 from rlaif.labeling.generate import GenerateSummary, generate_responses
 from rlaif.labeling.revise import RevisePlan, ReviseSummary, plan_revisions, revise_responses
-from rlaif.labeling.run import LabelSummary
 from rlaif.labeling.run import label as run_label
 from rlaif.labeling.settings import (
     CascadeSettings,
@@ -30,6 +29,7 @@ from rlaif.labeling.settings import (
     PolicySettings,
     ReviseSettings,
 )
+from rlaif.labeling.summary import LabelSummary
 
 _T = TypeVar("_T")
 

@@ -32,7 +32,6 @@ from rlaif.labeling.manifest import Manifest, manifest_of, write_manifest
 from rlaif.labeling.run import (
     RESPONSES,
     LabelRun,
-    LabelSummary,
     nothing_usable,
     open_run,
     refuse_other_dtype,
@@ -40,6 +39,7 @@ from rlaif.labeling.run import (
     sample_responses,
 )
 from rlaif.labeling.settings import CascadeSettings, LabelSettings
+from rlaif.labeling.summary import LabelSummary
 from rlaif.labeling.verdicts import read_answer
 from rlaif.labeling.write import read_rejects, write_folded
 from rlaif.store import Ledger

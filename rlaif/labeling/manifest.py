@@ -22,7 +22,7 @@ class Manifest(Frozen):
     """A run's settings, digests, versions and counts.
 
     `settings` holds what decides the labels: a run is continued only under the same.
-    `options` are all options as given. `generation` counts updates.
+    `options` are all options as given. `generation` counts updates. `ending` tells a run that has ended by its files.
     """
 
     rlaif: str = __version__
@@ -34,6 +34,7 @@ class Manifest(Frozen):
     versions: Mapping[str, str] = {}
     counts: Mapping[str, Any] = {}
     last_session: Mapping[str, Any] = {}
+    ending: Mapping[str, Any] = {}
 
 
 def manifest_of(run: Path) -> Path:
@@ -106,13 +107,13 @@ def go_on(
         return Manifest(settings=settings, options=options, versions=library_versions())
     changed = changed_settings(old.settings, settings)
     if not changed:
-        return old.model_copy(update={"state": "running", "options": options})
+        return old.model_copy(update={"state": "running", "options": options, "ending": {}})
     if not update and any(map(holds_answers, ledgers)):
         listed = "; ".join(changed)
         raise InputError(
             f"{out}: made with other settings ({listed}); add --update to ask what they change, or use another --out."
         )
-    new = {"settings": settings, "options": options, "state": "running", "versions": library_versions()}
+    new = {"settings": settings, "options": options, "state": "running", "ending": {}, "versions": library_versions()}
     return old.model_copy(update={**new, "generation": old.generation + 1})
 
 

@@ -17,8 +17,8 @@ from rlaif.labeling.generate import first_usable
 from rlaif.labeling.manifest import changed_settings, manifest_of, read_manifest, write_manifest
 from rlaif.labeling.merge_labels import MergedLabels
 from rlaif.labeling.merge_ledgers import LEDGER, MergedLedger, MergeSource, kept_still
-from rlaif.labeling.run import LabelSummary
 from rlaif.labeling.settings import DataSettings
+from rlaif.labeling.summary import LabelSummary
 from rlaif.labeling.write import reject_line
 from rlaif.store import Ledger
 from rlaif.types import Frozen, Pair
@@ -131,6 +131,8 @@ def merge_runs(runs: Sequence[Path], out: Path, data: DataSettings | None = None
             "engine": _common([source.manifest.engine for source in sources]),
             "counts": counts if done else {},
             "last_session": {"merged": [str(source.run) for source in sources], "reused": counts["judgments"]},
+            # The first command to go on with it looks at every pair.
+            "ending": {},
         }
         write_manifest(manifest_of(folder), first.model_copy(update=merged))
     return MergeSummary(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
-
-from pydantic import Field
 
 from rlaif.constitution import Constitution, load_constitution
 from rlaif.data.pairs import Reject, holds_only_prompts, read_pairs, read_prompts
@@ -17,46 +16,23 @@ from rlaif.engines.base import Engine, EngineKind, ModelIdentity
 from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
 from rlaif.errors import InputError
 from rlaif.files import cannot_write
-from rlaif.labeling.ask import Asker, Tally, Watcher, telling_what_is_kept
+from rlaif.labeling.ask import Asker, Watcher, telling_what_is_kept
 from rlaif.labeling.calibration import AppliedCalibration, calibration_for, read_calibration
-from rlaif.labeling.cascade_results import CascadeReport
+from rlaif.labeling.ending import ended_before, ending_of
 from rlaif.labeling.generate import first_usable, generate_responses, rejects_beside
 from rlaif.labeling.manifest import Manifest, go_on, manifest_of, read_manifest, write_manifest
 from rlaif.labeling.plan import Planner, choose_objectives
 from rlaif.labeling.settings import LabelSettings
+from rlaif.labeling.summary import LabelSummary, as_it_was, summary_of
 from rlaif.labeling.verdicts import read_answer
-from rlaif.labeling.write import Written, read_rejects, write_labels
+from rlaif.labeling.write import read_rejects, write_labels
 from rlaif.labeling.writing import judge_digest
 from rlaif.prompts import Template, load_template
 from rlaif.store import Ledger
-from rlaif.types import Frozen, JudgeRequest, Pair, Provenance
+from rlaif.types import JudgeRequest, Pair, Provenance
 from rlaif.version import __version__
 
 RESPONSES = "responses.jsonl"
-
-
-class LabelSummary(Frozen):
-    """What a run holds now, and what this session asked of it.
-
-    `calibration` and `cascade` are left out where there is none. Of a cascade all answers are counted, also those that
-    did not decide.
-    """
-
-    run: str
-    pairs: int
-    judgments: int
-    asked: int
-    reused: int
-    abstained: int
-    statuses: dict[str, int]
-    reasons: list[tuple[str, int]]
-    mean_choice_mass: float | None
-    rejected: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    calibration: AppliedCalibration | None = Field(default=None, exclude_if=lambda value: value is None)
-    cascade: CascadeReport | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class LabelRun:
@@ -208,23 +184,26 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
         Interrupted: Ctrl-C; the same call continues.
         RunError: a server, disk or model failed; the same call continues.
     """
+    began = time.monotonic()
     run = LabelRun(settings)
     if settings.strict:
         refuse_rejects(run)
     engine_name, judge = run.resolve_judge()
-    out = settings.out
-    manifest = open_run(settings, run.deciding(engine_name, judge))
+    out, deciding = settings.out, run.deciding(engine_name, judge)
+    provenance, calibration = run.provenance(judge), run.calibration(judge)
+    if calibration is not None:
+        provenance = provenance.model_copy(update={"calibration": calibration.reference})
+    # A policy's rows may be asked again; and so they are gone through.
+    ended = None if settings.policy else ended_before(out, deciding, provenance)
+    if ended is not None:
+        return as_it_was(settings, ended, began).model_copy(update={"calibration": calibration})
+    manifest = open_run(settings, deciding)
     with closing(Ledger(out / "judgments.db")) as ledger:
         write_manifest(manifest_of(out), manifest)
         with telling_what_is_kept(out):
             source = sample_responses(run, watch) if settings.policy else None
             asker = _ask(run, ledger, manifest, engine_name, judge, source, watch)
         ledger.forget_older()
-        provenance, temperatures = run.provenance(judge), None
-        calibration = run.calibration(judge)
-        if calibration is not None:
-            provenance = provenance.model_copy(update={"calibration": calibration.reference})
-            temperatures = calibration.temperatures
         # Prompts that the policy was not or could not be asked are told as well.
         unanswered = read_rejects(rejects_beside(out / RESPONSES)) if source else ()
         rows = chain(unanswered, run.rows(source))
@@ -236,9 +215,9 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
             provenance,
             out,
             rated=run.template.head.kind == "rating",
-            temperatures=temperatures,
+            temperatures=None if calibration is None else calibration.temperatures,
         )
-        summary = _summary(out, ledger, asker.tally, written).model_copy(update={"calibration": calibration})
+        summary = summary_of(out, ledger, asker.tally, written).model_copy(update={"calibration": calibration})
     counts = summary.model_dump(exclude={"run", "seconds", "asked", "reused", "calibration"})
     session = {"asked": summary.asked, "reused": summary.reused, "seconds": round(summary.seconds, 3)}
     final = {
@@ -246,6 +225,7 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
         "engine": {**manifest.engine, **asker.details},
         "counts": counts,
         "last_session": session,
+        "ending": ending_of(out, provenance),
     }
     write_manifest(manifest_of(out), manifest.model_copy(update=final))
     return summary
@@ -281,8 +261,7 @@ def open_run(settings: LabelSettings, deciding: dict[str, Any]) -> Manifest:
     if held:
         raise InputError(f"{out}: holds {held} but no manifest.json; choose another --out.")
     ledgers = (out / "judgments.db", out / "responses.jsonl.db")
-    options = settings.model_dump(mode="json", exclude={"update", "strict"})
-    manifest = go_on(old, deciding, options, out, ledgers, update=settings.update)
+    manifest = go_on(old, deciding, settings.options, out, ledgers, update=settings.update)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -373,22 +352,3 @@ def _ask(
     if not asker.tally.planned:
         raise nothing_usable(run, source)
     return asker
-
-
-def _summary(out: Path, ledger: Ledger, tally: Tally, written: Written) -> LabelSummary:
-    counts = ledger.counts()
-    return LabelSummary(
-        run=str(out),
-        pairs=written.pairs,
-        judgments=sum(counts.statuses.values()),
-        asked=tally.asked,
-        reused=tally.reused,
-        abstained=sum(number for status, number in counts.statuses.items() if status not in ("ok", "truncated")),
-        statuses=counts.statuses,
-        reasons=ledger.reasons(),
-        mean_choice_mass=counts.mean_choice_mass,
-        rejected=written.rejected,
-        prompt_tokens=counts.prompt_tokens,
-        completion_tokens=counts.completion_tokens,
-        seconds=tally.seconds,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -106,6 +106,11 @@ class LabelSettings(Frozen):
     cascade: CascadeSettings | None = Field(default=None, exclude_if=lambda value: value is None)
     update: bool = False
     strict: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options as a manifest tells them."""
+        return self.model_dump(mode="json", exclude={"update", "strict"})
 
     @field_validator("objectives")
     @classmethod
