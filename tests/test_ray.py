@@ -102,7 +102,7 @@ def test_a_replica_killed_in_the_middle_changes_no_byte(
     assert (run / "labels.jsonl").read_bytes() == labels
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_a_command_that_is_ended_leaves_no_process_and_goes_on_without_ray(
     number: int, tmp_path: Path, labelled: tuple[tuple[object, ...], bytes], rlaif: Cli
 ) -> None:
