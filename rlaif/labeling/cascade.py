@@ -18,7 +18,7 @@ from typing import Any
 
 from rlaif.data.pairs import Reject
 from rlaif.data.sources import Source
-from rlaif.engines.base import Engine, answer_groups
+from rlaif.engines.base import Engine
 from rlaif.engines.factory import atomic_batch_of
 from rlaif.labeling.ask import Asker, Tally, Watcher, chunks, telling_what_is_kept
 from rlaif.labeling.cascade_people import People, read_people
@@ -27,6 +27,7 @@ from rlaif.labeling.cascade_results import Escalated
 from rlaif.labeling.cascade_sample import Sample, StageRule, Unit, draw_pairs, preferences, read_sample, set_rules
 from rlaif.labeling.cascade_stages import Stage, cascade_digest, cascade_provenance, described, resolve_stages
 from rlaif.labeling.generate import rejects_beside
+from rlaif.labeling.kept import Lent
 from rlaif.labeling.labels import label_of
 from rlaif.labeling.manifest import Manifest, manifest_of, write_manifest
 from rlaif.labeling.run import (
@@ -43,7 +44,7 @@ from rlaif.labeling.summary import LabelSummary
 from rlaif.labeling.verdicts import read_answer
 from rlaif.labeling.write import read_rejects, write_folded
 from rlaif.store import Ledger
-from rlaif.types import Completion, JudgeRequest, Label, ObjectiveLabel, Pair, Verdict
+from rlaif.types import JudgeRequest, Label, ObjectiveLabel, Pair, Verdict
 
 _PAIRS_AT_ONCE = 100
 
@@ -110,8 +111,8 @@ def label_cascade(settings: LabelSettings, watch: Watcher | None = None) -> Labe
     final = {
         "state": "done",
         "engine": engines.details,
-        "counts": summary.model_dump(exclude={"run", "seconds", "asked", "reused"}),
-        "last_session": {"asked": summary.asked, "reused": summary.reused, "seconds": round(summary.seconds, 3)},
+        "counts": summary.counts,
+        "last_session": summary.session,
     }
     write_manifest(manifest_of(out), manifest.model_copy(update=final))
     return summary
@@ -149,14 +150,14 @@ class _Engines:
         """The engine of a stage, loaded if it is not yet; whoever has it does not close it."""
         if self._held is not None:
             held, engine = self._held
-            if (held.kind, held.judge, held.where) == (stage.kind, stage.judge, stage.where):
-                return _Lent(engine)
+            if held.placed == stage.placed:
+                return Lent(engine)
             self.close()
-        engine = stage.engine()
+        engine = stage.placed.load()
         refuse_other_dtype(self._settings, self._judges.get(stage.judge.name, {}), engine)
         self._held = stage, engine
         write_manifest(manifest_of(self._settings.out), self._manifest.model_copy(update={"engine": self.details}))
-        return _Lent(engine)
+        return Lent(engine)
 
     def close(self) -> None:
         """Free the one that is loaded."""
@@ -169,22 +170,6 @@ class _Engines:
         if self._held is not None:
             stage, engine = self._held
             self._judges[stage.judge.name] = {**self._judges.get(stage.judge.name, {}), **engine.details}
-
-
-class _Lent:
-    """An engine that outlives the one who asks it."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.name, self.atomic_batch, self.details = engine.name, engine.atomic_batch, engine.details
-        self.complete = engine.complete
-        self._engine = engine
-
-    def complete_groups(self, groups: Iterable[Sequence[JudgeRequest]]) -> Iterator[list[Completion]]:
-        """See `GroupEngine`."""
-        return answer_groups(self._engine, groups)
-
-    def close(self) -> None:
-        """Leave it to the lender."""
 
 
 class _Asking:

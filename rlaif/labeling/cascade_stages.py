@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlaif.engines.base import Engine, EngineKind, ModelIdentity
-from rlaif.engines.factory import make_engine, resolve_model
+from rlaif.engines.base import EngineKind, ModelIdentity
+from rlaif.engines.factory import resolve_model
 from rlaif.errors import InputError, closest
+from rlaif.labeling.kept import Placed
 from rlaif.labeling.labels import ROUNDING, fold_objective, fold_ratings
 from rlaif.labeling.plan import Planner
 from rlaif.labeling.run import LabelRun, judge_template
@@ -47,17 +48,10 @@ class Stage:
         """Whether its verdicts are ratings of one response each."""
         return self.template.head.kind == "rating"
 
-    def engine(self) -> Engine:
-        """Load its judge, or connect to the server."""
-        where = self.where
-        return make_engine(
-            self.kind,
-            self.judge,
-            where.args,
-            base_url=where.base_url,
-            concurrency=where.concurrency,
-            cluster=where.cluster,
-        )
+    @property
+    def placed(self) -> Placed:
+        """Its judge, and where that runs."""
+        return Placed(self.kind, self.judge, self.where)
 
     def fold(self, verdicts: Sequence[Verdict]) -> ObjectiveLabel:
         """Fold the verdicts of one pair and objective."""

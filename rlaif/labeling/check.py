@@ -13,12 +13,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rlaif.constitution import Constitution, load_constitution
-from rlaif.engines.base import Engine, ModelIdentity
-from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
+from rlaif.engines.base import ModelIdentity
+from rlaif.engines.factory import atomic_batch_of, resolve_model
 from rlaif.errors import InputError, Interrupted, closest
 from rlaif.files import cannot_write
 from rlaif.labeling.ask import Asker, Tally, Watcher, chunks
 from rlaif.labeling.cases import CaseResult, CasesReport, ChosenCase, choose_cases, grade, rate, report_of
+from rlaif.labeling.kept import Placed
 from rlaif.labeling.plan import Planner
 from rlaif.labeling.run import judge_template
 from rlaif.labeling.settings import Count, EngineSettings, Temperature
@@ -136,11 +137,6 @@ def ask_cases(chosen: Sequence[ChosenCase], settings: CaseSettings, watch: Watch
     where = settings.engine
     engine, judge = resolve_model(settings.judge, where.engine, where.base_url, where.args)
 
-    def load() -> Engine:
-        return make_engine(
-            engine, judge, where.args, base_url=where.base_url, concurrency=where.concurrency, cluster=where.cluster
-        )
-
     planned = _plan(chosen, settings, template, judge)
     with _ledger(settings.cache) as ledger:
         digests = dict.fromkeys(case.constitution.digest for case in chosen)
@@ -148,7 +144,7 @@ def ask_cases(chosen: Sequence[ChosenCase], settings: CaseSettings, watch: Watch
         asker = Asker(
             ledger,
             lambda done: read_answer(template.head, done),
-            load,
+            Placed(engine, judge, where).load,
             atomic_batch_of(engine),
             watch,
             rows=len(chosen),

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 from rlaif.data.pairs import Reject, read_prompts
 from rlaif.data.sources import open_source
-from rlaif.engines.base import Engine, ModelIdentity
-from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
+from rlaif.engines.base import ModelIdentity
+from rlaif.engines.factory import atomic_batch_of, resolve_model
 from rlaif.errors import InputError, Interrupted
 from rlaif.files import cannot_write, replacing
 from rlaif.labeling.ask import Asker, Watcher
+from rlaif.labeling.kept import Placed
 from rlaif.labeling.manifest import manifest_beside
 from rlaif.labeling.settings import DataSettings, EngineSettings, PolicySettings
 from rlaif.labeling.write import reject_line
@@ -80,11 +81,6 @@ def generate_responses(
     def prompts() -> Iterator[tuple[int, Prompt] | Reject]:
         return first_usable(read_prompts(rows, source.columns), source.limit)
 
-    def load() -> Engine:
-        return make_engine(
-            name, model, engine.args, base_url=engine.base_url, concurrency=engine.concurrency, cluster=engine.cluster
-        )
-
     digest = judge_digest(model, engine.args)
     writer = Writer(digest, policy.temperature, policy.max_tokens, policy.seed)
 
@@ -102,7 +98,15 @@ def generate_responses(
     with closing(Ledger(kept)) as ledger:
         ledger.begin(0, "", "", model.digest)
         known = min(rows.rows, source.limit or rows.rows) if rows.rows is not None else None
-        asker = Asker(ledger, lambda done: None, load, atomic_batch_of(name), watch, rows=known, per_row=policy.n)
+        asker = Asker(
+            ledger,
+            lambda done: None,
+            Placed(name, model, engine).load,
+            atomic_batch_of(name),
+            watch,
+            rows=known,
+            per_row=policy.n,
+        )
         try:
             asker.run(request for row in prompts() if not isinstance(row, Reject) for request in requests(row[1]))
         except Interrupted:

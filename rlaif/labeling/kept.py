@@ -1,4 +1,4 @@
-"""Keep a model loaded while one stage of work after another asks it."""
+"""Load the model that settings name, and keep it loaded while one stage of work after another asks it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,25 @@ class Placed:
     model: ModelIdentity
     where: EngineSettings
 
+    def load(self) -> Engine:
+        """Load it, or connect to its server.
 
-class _Kept:
-    """An engine that may be closed after each stage and is there for the next one."""
+        Raises:
+            InputError: as `make_engine`.
+        """
+        where = self.where
+        return make_engine(
+            self.kind,
+            self.model,
+            where.args,
+            base_url=where.base_url,
+            concurrency=where.concurrency,
+            cluster=where.cluster,
+        )
+
+
+class Lent:
+    """An engine whose owner frees it: it may be closed after each stage and is there for the next one."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -30,13 +46,15 @@ class _Kept:
         self.details: Mapping[str, Any] = engine.details
 
     def complete(self, requests: Iterable[JudgeRequest]) -> Iterator[Completion]:
+        """See `Engine`."""
         return self._engine.complete(requests)
 
     def complete_groups(self, groups: Iterable[Sequence[JudgeRequest]]) -> Iterator[list[Completion]]:
+        """See `GroupEngine`."""
         return answer_groups(self._engine, groups)
 
     def close(self) -> None:
-        """Leave the model loaded: its owner frees it."""
+        """Leave it loaded."""
 
 
 class OneModel:
@@ -54,17 +72,9 @@ class OneModel:
         """
         if self._engine is None or self._placed != placed:
             self.close()
-            where = placed.where
-            self._engine = make_engine(
-                placed.kind,
-                placed.model,
-                where.args,
-                base_url=where.base_url,
-                concurrency=where.concurrency,
-                cluster=where.cluster,
-            )
+            self._engine = placed.load()
             self._placed = placed
-        return _Kept(self._engine)
+        return Lent(self._engine)
 
     def close(self) -> None:
         """Free the model that is loaded, if one is."""

@@ -13,13 +13,14 @@ from rlaif.data.pairs import Reject, read_pairs
 from rlaif.data.sources import open_source
 from rlaif.errors import InputError
 from rlaif.files import making_folder, replacing
+from rlaif.labeling.ask import Tally
 from rlaif.labeling.generate import first_usable
 from rlaif.labeling.manifest import changed_settings, manifest_of, read_manifest, write_manifest
 from rlaif.labeling.merge_labels import MergedLabels
 from rlaif.labeling.merge_ledgers import LEDGER, MergedLedger, MergeSource, kept_still
 from rlaif.labeling.settings import DataSettings
-from rlaif.labeling.summary import LabelSummary
-from rlaif.labeling.write import reject_line
+from rlaif.labeling.summary import summary_of
+from rlaif.labeling.write import Written, reject_line
 from rlaif.store import Ledger
 from rlaif.types import Frozen, Pair
 
@@ -265,23 +266,7 @@ def _not_of_the_data(run: Path, pair_id: str, data: DataSettings | None) -> Inpu
 def _counts(path: Path, seen: _Seen) -> dict[str, Any]:
     """The counts that a run of `rlaif label` has in its manifest."""
     with closing(Ledger(path)) as ledger:
-        found, reasons = ledger.counts(), ledger.reasons()
-    summary = LabelSummary(
-        run="",
-        pairs=seen.labelled,
-        judgments=sum(found.statuses.values()),
-        asked=0,
-        reused=0,
-        abstained=sum(number for status, number in found.statuses.items() if status not in ("ok", "truncated")),
-        statuses=found.statuses,
-        reasons=reasons,
-        mean_choice_mass=found.mean_choice_mass,
-        rejected=seen.rejected,
-        prompt_tokens=found.prompt_tokens,
-        completion_tokens=found.completion_tokens,
-        seconds=0.0,
-    )
-    return summary.model_dump(exclude={"run", "seconds", "asked", "reused", "calibration"})
+        return summary_of(path.parent, ledger, Tally(), Written(seen.labelled, seen.rejected)).counts
 
 
 def _common(details: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from rlaif.constitution import Constitution, load_constitution
 from rlaif.data.pairs import Reject, holds_only_prompts, read_pairs, read_prompts
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import Engine, EngineKind, ModelIdentity
-from rlaif.engines.factory import atomic_batch_of, make_engine, resolve_model
+from rlaif.engines.factory import atomic_batch_of, resolve_model
 from rlaif.errors import InputError
 from rlaif.files import cannot_write
 from rlaif.labeling.ask import Asker, Watcher, telling_what_is_kept
 from rlaif.labeling.calibration import AppliedCalibration, calibration_for, read_calibration
 from rlaif.labeling.ending import ended_before, ending_of
 from rlaif.labeling.generate import first_usable, generate_responses, rejects_beside
+from rlaif.labeling.kept import Placed
 from rlaif.labeling.manifest import Manifest, go_on, manifest_of, read_manifest, write_manifest
 from rlaif.labeling.plan import Planner, choose_objectives
 from rlaif.labeling.settings import LabelSettings
@@ -218,13 +219,11 @@ def label(settings: LabelSettings, watch: Watcher | None = None) -> LabelSummary
             temperatures=None if calibration is None else calibration.temperatures,
         )
         summary = summary_of(out, ledger, asker.tally, written).model_copy(update={"calibration": calibration})
-    counts = summary.model_dump(exclude={"run", "seconds", "asked", "reused", "calibration"})
-    session = {"asked": summary.asked, "reused": summary.reused, "seconds": round(summary.seconds, 3)}
     final = {
         "state": "done",
         "engine": {**manifest.engine, **asker.details},
-        "counts": counts,
-        "last_session": session,
+        "counts": summary.counts,
+        "last_session": summary.session,
         "ending": ending_of(out, provenance),
     }
     write_manifest(manifest_of(out), manifest.model_copy(update=final))
@@ -316,14 +315,7 @@ def _ask(
     settings = run.settings
 
     def load() -> Engine:
-        engine = make_engine(
-            engine_name,
-            judge,
-            settings.engine.args,
-            base_url=settings.engine.base_url,
-            concurrency=settings.engine.concurrency,
-            cluster=settings.engine.cluster,
-        )
+        engine = Placed(engine_name, judge, settings.engine).load()
         refuse_other_dtype(settings, manifest.engine, engine)
         engine_now = {**manifest.engine, **engine.details}
         write_manifest(manifest_of(settings.out), manifest.model_copy(update={"engine": engine_now}))

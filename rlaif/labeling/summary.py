@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -40,6 +41,16 @@ class LabelSummary(Frozen):
     calibration: AppliedCalibration | None = Field(default=None, exclude_if=lambda value: value is None)
     cascade: CascadeReport | None = Field(default=None, exclude_if=lambda value: value is None)
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What a manifest keeps of the run, whatever session made it."""
+        return self.model_dump(exclude={"run", "seconds", "asked", "reused", "calibration"})
+
+    @property
+    def session(self) -> dict[str, float]:
+        """What a manifest keeps of this session."""
+        return {"asked": self.asked, "reused": self.reused, "seconds": round(self.seconds, 3)}
+
 
 def summary_of(out: Path, ledger: Ledger, tally: Tally, written: Written) -> LabelSummary:
     """Of a session that asked, from what the ledger now holds."""
@@ -64,8 +75,8 @@ def summary_of(out: Path, ledger: Ledger, tally: Tally, written: Written) -> Lab
 def as_it_was(settings: LabelSettings, ended: Manifest, began: float) -> LabelSummary:
     """The summary of a run that had ended before, now that nothing was asked of it."""
     asked, reused = (int(ended.last_session[name]) for name in ("asked", "reused"))
-    seconds = round(time.monotonic() - began, 3)
-    session = {"asked": 0, "reused": asked + reused, "seconds": seconds}
-    again = {"options": settings.options, "last_session": session}
+    session = {"asked": 0, "reused": asked + reused, "seconds": time.monotonic() - began}
+    summary = LabelSummary.model_validate({**ended.counts, "run": str(settings.out), **session})
+    again = {"options": settings.options, "last_session": summary.session}
     write_manifest(manifest_of(settings.out), ended.model_copy(update=again))
-    return LabelSummary.model_validate({**ended.counts, "run": str(settings.out), **session})
+    return summary
