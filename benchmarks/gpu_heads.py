@@ -28,8 +28,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from transformers import (
-    AutoTokenizer,
-    Qwen3Config,
     Qwen3ForSequenceClassification,
     TrainerCallback,
     TrainerControl,
@@ -39,7 +37,7 @@ from transformers import (
 from transformers.utils import logging
 
 from benchmarks.common import SHARED_PAIRS, keep, print_table, real_pairs
-from examples.tiny_judge import make_tiny_judge
+from benchmarks.qwen3 import Size, make_qwen3
 from rlaif.rewards.finetune import FinetuneSettings, finetune
 from rlaif.rewards.head_trainer import HeadTrainer
 from rlaif.rewards.model import load_backbone
@@ -57,18 +55,6 @@ _PEAKS = (
 )  # fmt: skip
 # Part of the steps that come before the clock starts.
 _WARM_UP = 0.2
-
-
-class Size(NamedTuple):
-    """How large a model is."""
-
-    width: int
-    inner: int
-    layers: int
-    heads: int
-    key_heads: int
-    head_width: int
-    vocabulary: int
 
 
 LARGE = Size(2048, 6144, 20, 16, 8, 128, 151_936)
@@ -139,23 +125,7 @@ def clocked() -> Iterator[Clock]:
 
 def make_model(folder: Path, size: Size, device: str) -> Path:
     """Write a Qwen3 with random weights; its tokenizer has learned from the pairs."""
-    texts = [row[side] for row in real_pairs() for side in ("response_a", "response_b")]
-    make_tiny_judge(folder, texts, vocabulary=8192, context=LENGTH)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    config = Qwen3Config(
-        vocab_size=max(size.vocabulary, len(tokenizer)),
-        hidden_size=size.width,
-        intermediate_size=size.inner,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.key_heads,
-        head_dim=size.head_width,
-        max_position_embeddings=LENGTH,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-        tie_word_embeddings=True,
-    )
+    config = make_qwen3(folder, size, LENGTH, tie_word_embeddings=True)
     config.num_labels = len(OBJECTIVES)
     torch.manual_seed(0)
     with torch.device(device):

@@ -32,11 +32,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks.common import SHARED_PAIRS, keep, print_table, real_pairs, write_pairs
+from benchmarks.common import SHARED_PAIRS, keep, print_table, write_pairs
+from benchmarks.qwen3 import Size, make_qwen3
 from benchmarks.vllm_engine import Recording, bare_generate, cached_share, label_once
-from examples.tiny_judge import make_tiny_judge
 from rlaif.engines.base import EngineArgs, ModelIdentity, identify
 from rlaif.engines.kv_cache import Rows
 from rlaif.engines.transformers import TransformersEngine
@@ -45,18 +45,6 @@ from rlaif.types import Completion, JudgeRequest
 
 TEMPLATES = ("pairwise-cot", "direct")
 LENGTH = 4096
-
-
-class Size(NamedTuple):
-    """How large a model is."""
-
-    width: int
-    inner: int
-    layers: int
-    heads: int
-    key_heads: int
-    head_width: int
-    vocabulary: int
 
 
 LARGE = Size(4096, 12_288, 36, 32, 8, 128, 151_936)
@@ -89,28 +77,9 @@ class Measured(NamedTuple):
 
 
 def write_judge(folder: Path, size: Size) -> Path:
-    """Write a configuration and a tokenizer that has learned from the pairs; there are no weights."""
-    texts = [row[side] for row in real_pairs() for side in ("response_a", "response_b")]
-    make_tiny_judge(folder, texts, vocabulary=8192, context=LENGTH)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    config = Qwen3Config(
-        vocab_size=max(size.vocabulary, len(tokenizer)),
-        hidden_size=size.width,
-        intermediate_size=size.inner,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.key_heads,
-        head_dim=size.head_width,
-        max_position_embeddings=LENGTH,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-        architectures=["Qwen3ForCausalLM"],
-        dtype="bfloat16",
-        tie_word_embeddings=False,
-    )
-    config.save_pretrained(folder)
-    (folder / "model.safetensors").unlink()
+    """Write all of a judge but its weights."""
+    named = {"architectures": ["Qwen3ForCausalLM"], "dtype": "bfloat16"}
+    make_qwen3(folder, size, LENGTH, tie_word_embeddings=False, **named)
     return folder
 
 
