@@ -45,7 +45,8 @@ types: $(BIN)/.installed
 	$(BIN)/mypy
 
 tests: $(BIN)/.installed
-	$(BIN)/python -m pytest
+	# A process a core, of one thread each: more threads than cores wait for each other.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 docs: $(BIN)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

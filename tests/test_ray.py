@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ pytest.importorskip("ray")
 
 # A judge that answers in gibberish writes to the limit, so this is also how long a run takes.
 SLOW = ("--max-tokens", "32", "--objective", "honesty", "--objective", "helpfulness")
-DONE = "320 judgments: 320 asked, 0 reused, 0 abstained"
+DONE = "192 judgments: 192 asked, 0 reused, 0 abstained"
 RAY = ("--engine", "ray", "--replicas", "2")
 
 
@@ -75,7 +76,7 @@ def counted(run: Path) -> tuple[int, int]:
 def labelled(tmp_path_factory: pytest.TempPathFactory, tiny_judge: Path) -> tuple[tuple[object, ...], bytes]:
     """What is to be labelled, and the labels of one process."""
     folder = tmp_path_factory.mktemp("one")
-    common = (write_lines(folder / "pairs.jsonl", made_pairs(80)), "--judge", tiny_judge, *SLOW)
+    common = (write_lines(folder / "pairs.jsonl", made_pairs(48)), "--judge", tiny_judge, *SLOW)
     process = start("label", *common, "--engine", "transformers", "--out", folder / "run")
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -94,39 +95,54 @@ def test_a_replica_killed_in_the_middle_changes_no_byte(
     os.kill(killed[0], signal.SIGKILL)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    # 80 pairs, two objectives, both orders: nothing is lost, and nothing is in the ledger twice.
-    assert out == f"80 pairs labelled, 0 rows rejected -> {run}/labels.jsonl\n{DONE}\n"
-    assert counted(run) == (320, 320)
+    # 48 pairs, two objectives, both orders: nothing is lost, and nothing is in the ledger twice.
+    assert out == f"48 pairs labelled, 0 rows rejected -> {run}/labels.jsonl\n{DONE}\n"
+    assert counted(run) == (192, 192)
     assert re.search(r"Note: replica [12] ended \(.+\); it is started again\.", err)
     assert "Traceback" not in err
     assert (run / "labels.jsonl").read_bytes() == labels
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM])
-def test_a_command_that_is_ended_leaves_no_process_and_goes_on_without_ray(
-    number: int, tmp_path: Path, labelled: tuple[tuple[object, ...], bytes], rlaif: Cli
-) -> None:
-    common, labels = labelled
-    run = tmp_path / "run"
-    process = start("label", *common, *RAY, "--out", run)
+def end_in_the_middle(process: subprocess.Popen[str], run: Path, number: int) -> None:
+    """Send a command a signal when it has answers, and see that all it started ends."""
     wait_for(run, 64, process, timeout=300)
     started = psutil.Process(process.pid).children(recursive=True)
     assert len(started) > 2
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    process.wait(timeout=60)
     wait_until_gone(started)
-    if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        assert process.returncode == 1
-        assert f"answers so far are kept in {run}. Give the same command to continue." in err
-        assert "Traceback" not in err
+    # Batches are committed whole.
     kept = answered(run)
     assert kept >= 64
-    # Batches are committed whole.
     assert kept % 64 == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_ended_leaves_no_process(
+    number: int, tmp_path: Path, labelled: tuple[tuple[object, ...], bytes]
+) -> None:
+    common, _ = labelled
+    run = tmp_path / "run"
+    process = start("label", *common, *RAY, "--out", run)
+    end_in_the_middle(process, run, number)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert f"answers so far are kept in {run}. Give the same command to continue." in err
+    assert "Traceback" not in err
+
+
+def test_a_command_that_is_killed_leaves_no_process_and_goes_on_without_ray(
+    tmp_path: Path, labelled: tuple[tuple[object, ...], bytes], rlaif: Cli
+) -> None:
+    common, labels = labelled
+    run = tmp_path / "run"
+    process = start("label", *common, *RAY, "--out", run)
+    end_in_the_middle(process, run, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    kept = answered(run)
     done = rlaif("label", *common, "--engine", "transformers", "--out", run, timeout=300)
-    assert f"320 judgments: {320 - kept} asked, {kept} reused" in done.stdout, done.stderr
+    assert f"192 judgments: {192 - kept} asked, {kept} reused" in done.stdout, done.stderr
     assert (run / "labels.jsonl").read_bytes() == labels
 
 
