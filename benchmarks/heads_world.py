@@ -34,8 +34,8 @@ import numpy as np
 
 from benchmarks.common import keep, print_table
 from rlaif import label
+from rlaif.data.conversations import conversation_digest
 from rlaif.rewards.evaluate_heads import evaluate_heads
-from rlaif.rewards.identity import conversation_digest
 from rlaif.rewards.preferences import Preferences
 from rlaif.rewards.sources import read_preferences
 from rlaif.rewards.spec import Method, Mode, read_spec

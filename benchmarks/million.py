@@ -106,8 +106,7 @@ def main() -> None:
     most = max(usage.peak_mib for usage in taken.values())
     print(f"most memory {most:,.0f} MiB (goal: under {LIMIT_MIB:,}); a run that had ended: "
           f"{taken['label, ended before'].wall_s:.1f} s (goal: under {LIMIT_S})")  # fmt: skip
-    figures = {name: dict(zip(Usage._fields, map(round, usage), strict=True)) for name, usage in taken.items()}
-    figures["label, ended before"]["wall_s"] = round(taken["label, ended before"].wall_s, 1)
+    figures = {name: {key: round(value, 1) for key, value in usage._asdict().items()} for name, usage in taken.items()}
     keep("million", {"pairs": options.pairs, "ledger_bytes": round(ledger), "killed_s": round(killed_s), **figures})
 
 

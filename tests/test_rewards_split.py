@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlaif.data.conversations import conversation_digest
 from rlaif.errors import InputError
-from rlaif.rewards.identity import conversation_digest
 from rlaif.rewards.preferences import Preferences
 from rlaif.rewards.sources import read_preferences
 from rlaif.rewards.split import separate, split_preferences

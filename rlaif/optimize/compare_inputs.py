@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rlaif.data.conversations import conversation_digest
 from rlaif.data.quick import quick_rows
 from rlaif.errors import InputError
 from rlaif.optimize.candidates import score_pool
-from rlaif.rewards.identity import conversation_digest
 from rlaif.rewards.preferences import Floats, Ints
 from rlaif.rewards.score import Candidates
 from rlaif.types import TagValue

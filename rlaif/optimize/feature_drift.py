@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlaif.agreement.bias import rate
+from rlaif.data.conversations import conversation_digest
 from rlaif.errors import InputError
 from rlaif.optimize import drift
 from rlaif.optimize.compare_inputs import tag_groups
 from rlaif.optimize.compare_rewards_results import REWARD, Drift, FarExample, Measure, Shift, TagDrift
 from rlaif.rewards.features import default_cache, read_or_make_features
 from rlaif.rewards.heads import RawScores, RewardHeads
-from rlaif.rewards.identity import conversation_digest
 from rlaif.rewards.preferences import Floats, Ints
 from rlaif.rewards.score import Candidates
 from rlaif.rewards.tokens import EncodedPair

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-from rlaif.data.conversations import conversation_digest as conversation_digest
 from rlaif.types import Pair
 
 

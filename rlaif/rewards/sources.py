@@ -19,8 +19,9 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from rlaif.data.conversations import conversation_digest
 from rlaif.errors import InputError, nearest
-from rlaif.rewards.identity import conversation_digest, pair_digest, same_response
+from rlaif.rewards.identity import pair_digest, same_response
 from rlaif.rewards.preferences import Floats, Ints, LabelSource, Preferences
 from rlaif.rewards.source_labels import EQUAL, NO_LABEL, Confidence, SourceLabels, read_source
 from rlaif.rewards.source_pairs import CHOSEN

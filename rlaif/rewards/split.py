@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from rlaif.data.conversations import conversation_digest
 from rlaif.errors import InputError
-from rlaif.rewards.identity import conversation_digest
 from rlaif.rewards.preferences import Floats, Ints, Preferences
 
 Bools = npt.NDArray[np.bool_]
