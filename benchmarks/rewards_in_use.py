@@ -109,10 +109,11 @@ def grpo_part(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     fresh = make_prompts(given.held_out, "fresh", but=prompts)
     started = time.process_time()
     say("GRPO")
-    out = folder / f"grpo-{given.steps}-{given.lr:g}-{given.beta:g}"
+    out = folder / f"grpo-{given.steps}-{given.lr:g}-{given.beta:g}-{given.grpo_prompts}"
+    own = make_prompts(given.grpo_prompts, "rl", but=[*prompts, *fresh])
 
     def train(out: Path) -> Path:
-        return train_policy(heads, prompts, out, steps=given.steps, lr=given.lr, beta=given.beta)
+        return train_policy(heads, own or prompts, out, steps=given.steps, lr=given.lr, beta=given.beta)
 
     policy = trained(out, train)
     seconds = time.process_time() - started
@@ -121,7 +122,7 @@ def grpo_part(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     gain, error = gain_of(before, after)
     print(f"\nGRPO, {given.steps} steps: gold reward rose by {gain:.2f} deviations (standard error {error:.2f})")
     figures = {"gain": gain, "error": error, "cpu_seconds": seconds}
-    figures |= {"steps": given.steps, "lr": given.lr, "beta": given.beta}
+    figures |= {"steps": given.steps, "lr": given.lr, "beta": given.beta, "prompts": len(own or prompts)}
     return {**figures, "bar": LEAST_GAIN, "reached": gain >= LEAST_GAIN}
 
 
@@ -297,6 +298,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=45, help="of GRPO")
     parser.add_argument("--lr", type=float, default=1e-4, help="of GRPO")
     parser.add_argument("--beta", type=float, default=0.4, help="of GRPO: what a nat from the first policy costs")
+    parser.add_argument(
+        "--grpo-prompts", type=int, default=0, help="of GRPO, other than those of the heads (those of the heads)"
+    )
     parser.add_argument("--guard-steps", type=int, default=30)
     parser.add_argument("--weak-prompts", type=int, default=96)
     parser.add_argument("--weak-pairs", type=int, default=2, help="honest pairs of each of them")
