@@ -19,6 +19,7 @@ import tempfile
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import keep, print_table, run_measured, stub_server, write_pairs
 from rlaif.data.pairs import Reject
@@ -46,15 +47,20 @@ def answer(key: str, draws: random.Random) -> Completion:
     return Completion(key=key, rationale=" ".join(written), choice_logprobs=logprobs, usage=usage)
 
 
-def write_run(data: Path, out: Path, url: str) -> int:
-    """Write the ledger and manifest of a run whose every question has an answer; returns how many."""
-    run = LabelRun(label_settings(data, out, base_url=url))
+def write_run(data: Path, out: Path, *, most: int | None = None, **options: Any) -> int:
+    """Write the ledger and manifest of a run whose questions have answers; returns how many.
+
+    Args:
+        most: pairs with answers; all by default.
+        options: those of `rlaif.label`.
+    """
+    run = LabelRun(label_settings(data, out, **options))
     engine, judge = run.resolve_judge()
     planner, draws, count = run.planner(judge), random.Random(0), 0
     out.mkdir()
     with closing(Ledger(out / "judgments.db")) as ledger:
         ledger.begin(0, run.constitution.digest, run.template.digest, judge.digest)
-        usable = (row[1] for row in run.rows() if not isinstance(row, Reject))
+        usable = islice((row[1] for row in run.rows() if not isinstance(row, Reject)), most)
         for requests in chunks((request for pair in usable for request in planner.requests(pair)), 384):
             ledger.plan(requests)
             answers = [answer(request.key, draws) for request in requests]
@@ -76,7 +82,7 @@ def main() -> None:
         asked = ["--base-url", url]
         for count in parser.parse_args().pairs:
             data, run = write_pairs(folder / f"{count}.jsonl", count), folder / f"run{count}"
-            judgments = write_run(data, run, url)
+            judgments = write_run(data, run, base_url=url)
             size = (run / "judgments.db").stat().st_size / judgments
             again = run_measured([*command, "label", str(data), *asked, "--out", str(run)])
             ended = run_measured([*command, "label", str(data), *asked, "--out", str(run)])
@@ -85,7 +91,7 @@ def main() -> None:
                 for half in halves:
                     part = half.with_suffix(".jsonl")
                     part.write_text("".join(islice(file, count // 2)))
-                    write_run(part, half, url)
+                    write_run(part, half, base_url=url)
                     run_measured([*command, "label", str(part), *asked, "--out", str(half)])
             merging = [*command, "runs", "merge", *map(str, halves), "--data", str(data), "--out"]
             merged = run_measured([*merging, str(folder / f"merged{count}")])

@@ -1,12 +1,13 @@
 """A million pairs through every command that reads them: time and peak memory, which must stay small.
 
-    python -m benchmarks.million [--pairs 1000000] [--scored 100000]
+    python -m benchmarks.million [--pairs 1000000] [--asked 100000] [--scored 100000]
 
-Each command is a process of its own. The judge is the stub, which answers at once (template direct, one objective, one
-order: one question a pair). The labelling is killed with SIGKILL half-way and given again; then it is given once more,
-which finds a run that has ended. Its labels are compared with as many human ones and exported, and the pairs are split.
-Heads on a random Llama of two layers score `--scored` of the pairs: a larger model takes longer, not more memory a
-pair.
+Each command is a process of its own; one objective, one order. All but `--asked` of the answers are written through the
+ledger itself, rationales of 40 to 120 words, as a labelling that was killed would have left them. `rlaif label` is given,
+killed with SIGKILL when it has asked the stub, which answers at once, about half of the rest, and given again; given
+once more, it finds a run that has ended. Its labels are compared with as many human ones and exported, and the pairs are
+split. Heads on a random Llama of two layers score `--scored` of the pairs: a larger model takes longer, not more memory
+a pair.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import time
 from pathlib import Path
 
 from benchmarks.common import ROOT, Usage, keep, print_table, run_measured, stub_server, write_pairs
+from benchmarks.ledger_size import write_run
 from examples.tiny_judge import make_tiny_judge
+from tests.processes import answered
 
 LIMIT_MIB = 1500
 LIMIT_S = 15
@@ -40,14 +43,12 @@ def write_people(data: Path, path: Path) -> Path:
     return path
 
 
-def label_killed(command: list[str], run: Path, half: int) -> float:
-    """Label, and kill the command with SIGKILL when about half of the answers are on the disk; returns seconds."""
+def label_killed(command: list[str], run: Path, enough: int) -> float:
+    """Label, and kill the command with SIGKILL when the ledger has so many answers; returns seconds."""
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ledger = run / "judgments.db"
-    # 500 bytes a judgment, in the ledger or the log beside it.
-    while process.poll() is None and (not ledger.exists() or ledger.stat().st_size < 500 * half):
-        time.sleep(0.2)
+    while process.poll() is None and answered(run) < enough:
+        time.sleep(1)
     if process.poll() is not None:
         sys.exit(f"ended before half of it was done: {' '.join(command)}")
     process.send_signal(signal.SIGKILL)
@@ -59,6 +60,7 @@ def main() -> None:
     """Run every command once and print what each took."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--asked", type=int, default=100_000)
     parser.add_argument("--scored", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, help="where the files go; by default a temporary folder")
     options = parser.parse_args()
@@ -73,9 +75,11 @@ def main() -> None:
         folder = Path(name)
         data, run = write_pairs(folder / "pairs.jsonl", options.pairs), folder / "run"
         people = write_people(data, folder / "people.jsonl")
-        asking = ("--base-url", url, "--template", "direct", "--objective", OBJECTIVE, "--orders", "ab")
-        label = ("label", data, *asking, "--out", run)
-        killed_s = label_killed([*RLAIF, *map(str, label)], run, options.pairs // 2)
+        known = options.pairs - options.asked
+        write_run(data, run, most=known, base_url=url, objectives=[OBJECTIVE], orders="ab")
+        print(f"{known:,} answers written", file=sys.stderr, flush=True)
+        label = ("label", data, "--base-url", url, "--objective", OBJECTIVE, "--orders", "ab", "--out", run)
+        killed_s = label_killed([*RLAIF, *map(str, label)], run, known + options.asked // 2)
         print(f"killed after {killed_s:,.1f} s", file=sys.stderr, flush=True)
         measure("label, continued after a kill", *label)
         ledger = (run / "judgments.db").stat().st_size / options.pairs
@@ -102,12 +106,23 @@ def main() -> None:
             measure(f"score, {count:,} pairs", "score", heads, part, "--out", folder / f"scores{count}.jsonl")
     rows = [[name, f"{wall:,.1f}", f"{cpu:,.1f}", f"{peak:,.0f}"] for name, (wall, cpu, peak) in taken.items()]
     print_table(("command", "s", "CPU s", "peak MiB"), rows)
-    print(f"\n{options.pairs:,} pairs; killed after {killed_s:,.1f} s; {ledger:.0f} bytes of ledger a judgment")
+    print(
+        f"\n{options.pairs:,} pairs, {options.asked:,} of them asked; killed after {killed_s:,.1f} s; {ledger:.0f} bytes of ledger a judgment"
+    )
     most = max(usage.peak_mib for usage in taken.values())
     print(f"most memory {most:,.0f} MiB (goal: under {LIMIT_MIB:,}); a run that had ended: "
           f"{taken['label, ended before'].wall_s:.1f} s (goal: under {LIMIT_S})")  # fmt: skip
     figures = {name: {key: round(value, 1) for key, value in usage._asdict().items()} for name, usage in taken.items()}
-    keep("million", {"pairs": options.pairs, "ledger_bytes": round(ledger), "killed_s": round(killed_s), **figures})
+    keep(
+        "million",
+        {
+            "pairs": options.pairs,
+            "asked": options.asked,
+            "ledger_bytes": round(ledger),
+            "killed_s": round(killed_s),
+            **figures,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -107,7 +107,6 @@ def grpo_part(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """GRPO; prints, and returns the figures."""
     prompts, heads = shared_heads(given, folder)
     fresh = make_prompts(given.held_out, "fresh", but=prompts)
-    started = time.process_time()
     say("GRPO")
     out = folder / f"grpo-{given.steps}-{given.lr:g}-{given.beta:g}-{given.grpo_prompts}"
     own = make_prompts(given.grpo_prompts, "rl", but=[*prompts, *fresh])
@@ -116,14 +115,20 @@ def grpo_part(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         return train_policy(heads, own or prompts, out, steps=given.steps, lr=given.lr, beta=given.beta)
 
     policy = trained(out, train)
-    seconds = time.process_time() - started
-    before = gold_scores(sample("starter", fresh, folder / "before.jsonl", n=8, seed=1))
-    after = gold_scores(sample(policy, fresh, out / "after.jsonl", n=8, seed=1))
-    gain, error = gain_of(before, after)
-    print(f"\nGRPO, {given.steps} steps: gold reward rose by {gain:.2f} deviations (standard error {error:.2f})")
-    figures = {"gain": gain, "error": error, "cpu_seconds": seconds}
+    figures: dict[str, Any] = {}
+    # The settings were chosen by what they do on the first prompts; the others are to confirm it.
+    others = make_prompts(2 * given.held_out, "confirm", but=[*prompts, *fresh, *own])
+    for rows, name, key in ((fresh, "", ""), (others, "confirm-", "confirmed_")):
+        before = gold_scores(sample("starter", rows, folder / f"{name}before.jsonl", n=8, seed=1))
+        after = gold_scores(sample(policy, rows, out / f"{name}after.jsonl", n=8, seed=1))
+        gain, error = gain_of(before, after)
+        print(
+            f"\nGRPO, {given.steps} steps, {len(rows)} prompts: gold reward rose by {gain:.2f} deviations "
+            f"(standard error {error:.2f})"
+        )
+        figures |= {f"{key}gain": gain, f"{key}error": error}
     figures |= {"steps": given.steps, "lr": given.lr, "beta": given.beta, "prompts": len(own or prompts)}
-    return {**figures, "bar": LEAST_GAIN, "reached": gain >= LEAST_GAIN}
+    return {**figures, "bar": LEAST_GAIN, "reached": min(figures["gain"], figures["confirmed_gain"]) >= LEAST_GAIN}
 
 
 def trained(out: Path, train: Callable[[Path], Path]) -> Path:
@@ -295,11 +300,11 @@ def main() -> None:
     parser.add_argument("--heads", type=Path, help="sound heads of the shipped objectives (made here)")
     parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--held-out", type=int, default=48)
-    parser.add_argument("--steps", type=int, default=45, help="of GRPO")
-    parser.add_argument("--lr", type=float, default=1e-4, help="of GRPO")
-    parser.add_argument("--beta", type=float, default=0.4, help="of GRPO: what a nat from the first policy costs")
+    parser.add_argument("--steps", type=int, default=100, help="of GRPO")
+    parser.add_argument("--lr", type=float, default=2e-4, help="of GRPO")
+    parser.add_argument("--beta", type=float, default=0.25, help="of GRPO: what a nat from the first policy costs")
     parser.add_argument(
-        "--grpo-prompts", type=int, default=0, help="of GRPO, other than those of the heads (those of the heads)"
+        "--grpo-prompts", type=int, default=400, help="of GRPO, other than those of the heads; 0 for those"
     )
     parser.add_argument("--guard-steps", type=int, default=30)
     parser.add_argument("--weak-prompts", type=int, default=96)
