@@ -3,11 +3,11 @@
     python -m benchmarks.million [--pairs 1000000] [--asked 100000] [--scored 100000]
 
 Each command is a process of its own; one objective, one order. All but `--asked` of the answers are written through the
-ledger itself, rationales of 40 to 120 words, as a labelling that was killed would have left them. `rlaif label` is given,
-killed with SIGKILL when it has asked the stub, which answers at once, about half of the rest, and given again; given
-once more, it finds a run that has ended. Its labels are compared with as many human ones and exported, and the pairs are
-split. Heads on a random Llama of two layers score `--scored` of the pairs: a larger model takes longer, not more memory
-a pair.
+ledger itself, rationales of 40 to 120 words, as a labelling that was killed would have left them. `rlaif label` is
+given, killed with SIGKILL when it has asked the stub, which answers at once, about half of the rest, and given again;
+given once more, it finds a run that has ended. Its labels are compared with as many human ones and exported, and the
+pairs are split. Heads on a random Llama of two layers score `--scored` of the pairs: a larger model takes longer, not
+more memory a pair.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def main() -> None:
     rows = [[name, f"{wall:,.1f}", f"{cpu:,.1f}", f"{peak:,.0f}"] for name, (wall, cpu, peak) in taken.items()]
     print_table(("command", "s", "CPU s", "peak MiB"), rows)
     print(
-        f"\n{options.pairs:,} pairs, {options.asked:,} of them asked; killed after {killed_s:,.1f} s; {ledger:.0f} bytes of ledger a judgment"
+        f"\n{options.pairs:,} pairs, {options.asked:,} of them asked, killed after {killed_s:,.1f} s; "
+        f"{ledger:.0f} bytes of ledger a judgment"
     )
     most = max(usage.peak_mib for usage in taken.values())
     print(f"most memory {most:,.0f} MiB (goal: under {LIMIT_MIB:,}); a run that had ended: "
