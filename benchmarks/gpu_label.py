@@ -78,8 +78,7 @@ class Measured(NamedTuple):
 
 def write_judge(folder: Path, size: Size) -> Path:
     """Write all of a judge but its weights."""
-    named = {"architectures": ["Qwen3ForCausalLM"], "dtype": "bfloat16"}
-    make_qwen3(folder, size, LENGTH, tie_word_embeddings=False, **named)
+    make_qwen3(folder, size, LENGTH, tie_word_embeddings=False, architectures=["Qwen3ForCausalLM"], dtype="bfloat16")
     return folder
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import socket
 import sqlite3
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -103,44 +102,29 @@ def test_a_replica_killed_in_the_middle_changes_no_byte(
     assert (run / "labels.jsonl").read_bytes() == labels
 
 
-def end_in_the_middle(process: subprocess.Popen[str], run: Path, number: int) -> None:
-    """Send a command a signal when it has answers, and see that all it started ends."""
-    wait_for(run, 64, process, timeout=300)
-    started = psutil.Process(process.pid).children(recursive=True)
-    assert len(started) > 2
-    process.send_signal(number)
-    process.wait(timeout=60)
-    wait_until_gone(started)
-    # Batches are committed whole.
-    kept = answered(run)
-    assert kept >= 64
-    assert kept % 64 == 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_command_that_is_ended_leaves_no_process(
-    number: int, tmp_path: Path, labelled: tuple[tuple[object, ...], bytes]
-) -> None:
-    common, _ = labelled
-    run = tmp_path / "run"
-    process = start("label", *common, *RAY, "--out", run)
-    end_in_the_middle(process, run, number)
-    _, err = process.communicate()
-    assert process.returncode == 1
-    assert f"answers so far are kept in {run}. Give the same command to continue." in err
-    assert "Traceback" not in err
-
-
-def test_a_command_that_is_killed_leaves_no_process_and_goes_on_without_ray(
-    tmp_path: Path, labelled: tuple[tuple[object, ...], bytes], rlaif: Cli
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_command_that_is_ended_leaves_no_process_and_goes_on_without_ray(
+    number: int, tmp_path: Path, labelled: tuple[tuple[object, ...], bytes], rlaif: Cli
 ) -> None:
     common, labels = labelled
     run = tmp_path / "run"
     process = start("label", *common, *RAY, "--out", run)
-    end_in_the_middle(process, run, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    wait_for(run, 64, process, timeout=300)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert len(started) > 2
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    wait_until_gone(started)
+    if number == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 1
+        assert f"answers so far are kept in {run}. Give the same command to continue." in err
+        assert "Traceback" not in err
     kept = answered(run)
+    assert kept >= 64
+    # Batches are committed whole.
+    assert kept % 64 == 0
     done = rlaif("label", *common, "--engine", "transformers", "--out", run, timeout=300)
     assert f"192 judgments: {192 - kept} asked, {kept} reused" in done.stdout, done.stderr
     assert (run / "labels.jsonl").read_bytes() == labels
