@@ -16,7 +16,7 @@ from rlaif.optimize.preference_files import export_preferences
 from rlaif.optimize.preference_formats import PREFERENCE_FORMATS, PreferenceFormat
 from rlaif.rewards.sources import read_preferences
 from tests.conftest import Cli, read_lines, write_lines
-from tests.preference_examples import DUNNO, MOON, TALK, exported, label_row, make_run
+from tests.preference_examples import DUNNO, MOON, QUESTION, TALK, exported, label_row, make_run
 
 
 @pytest.fixture
@@ -281,7 +281,10 @@ def test_a_full_disk_leaves_what_was_there(run: Path, tmp_path: Path, name: str)
 
     out = tmp_path / name
     export_preferences(str(run), out, "trl")
-    many = make_run(tmp_path / "many", [label_row(f"p{number}", 0.9, a="word " * 400) for number in range(300)])
+    long = [[f"{number} " + "word " * 400, DUNNO] for number in range(300)]
+    scores = [{"reward": 1.0}, {"reward": 0.0}]
+    rows = [{"id": str(place), "prompt": QUESTION, "responses": both} for place, both in enumerate(long)]
+    many = write_lines(tmp_path / "many.jsonl", [{**row, "scores": scores} for row in rows])
     size = sum(file.stat().st_size for file in ([out] if out.is_file() else out.iterdir()))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # As large as a file may become: the system refuses to write on, as it does on a full disk.
@@ -292,7 +295,30 @@ def test_a_full_disk_leaves_what_was_there(run: Path, tmp_path: Path, name: str)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sum(file.stat().st_size for file in ([out] if out.is_file() else out.iterdir())) == size
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["many", name, "run"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["many.jsonl", name, "run"])
+
+
+def test_the_texts_of_labels_are_not_kept_in_memory(tmp_path: Path) -> None:
+    """Exported from a run, from pairs with labels apart, and from both with every pair twice."""
+    import tracemalloc
+
+    rows = [label_row(f"p{number}", 0.9, a=f"{number} " * 5000) for number in range(400)]
+    run = make_run(tmp_path / "run", rows)
+    pairs = write_lines(tmp_path / "pairs.jsonl", [{**row, "id": f"q{row['id']}", "labels": None} for row in rows])
+    votes = [{"id": f"q{row['id']}", "annotator": "x", "objective": "overall", "preference": "a"} for row in rows]
+    people = write_lines(tmp_path / "people.jsonl", votes)
+    size = pairs.stat().st_size
+    for sources in ([str(run)], [f"{pairs}+{people}"], [str(run), f"{pairs}+{people}"]):
+        tracemalloc.start()
+        try:
+            summary = export_preferences(sources, tmp_path / "out.jsonl", "trl")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert (summary.rows, summary.merged) == (400, 400 * (len(sources) - 1))
+        # The libraries that are loaded on the first call take most of it.
+        assert peak < size / 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "pairs.jsonl", "people.jsonl", "run"]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def is_tie(pair: Preferred) -> bool:
     return abs(pair.gap) < _ROUNDING
 
 
-def read_choices(sources: Sequence[str], objective: str | None, columns: Mapping[str, str]) -> Choices:
+def read_choices(sources: Sequence[str], objective: str | None, columns: Mapping[str, str], *, spill: Path) -> Choices:
     """Read labels, or the scores of candidates, of which the best and the worst of each prompt make a pair.
 
     Args:
@@ -61,17 +61,18 @@ def read_choices(sources: Sequence[str], objective: str | None, columns: Mapping
             `rlaif score` wrote of the data.
         objective: the one to choose by; without it the overall label, or the only objective; of scores the reward.
         columns: names of columns in pairs, candidates and preference data, ours to theirs.
+        spill: the folder of an unnamed file that holds the texts of labelled pairs, of which there may be millions.
 
     Raises:
         InputError: a source cannot be used, lacks the objective, or has several and none is named.
-        RunError: a run's labels cannot be read.
+        RunError: a run's labels cannot be read, or `spill` cannot be written to.
     """
     if not sources:
         raise InputError(f"no labels are given; expected one source or more, {FORM}.")
     texts = [parse_source(source) for source in sources]
     scored = [text for text in texts if _holds_scores(text)]
     if not scored:
-        return _by_labels(sources, objective, columns)
+        return _by_labels(_preferences(sources, objective, columns or None, spill))
     if len(texts) > 1:
         raise InputError(f"{scored[0].text}: scores of candidates; expected them alone. Export each file by itself.")
     (text,) = texts
@@ -80,8 +81,7 @@ def read_choices(sources: Sequence[str], objective: str | None, columns: Mapping
     return _by_scores(text, _named(text, objective), columns)
 
 
-def _by_labels(sources: Sequence[str], objective: str | None, columns: Mapping[str, str]) -> Choices:
-    found = _preferences(sources, objective, columns or None)
+def _by_labels(found: Preferences) -> Choices:
     left_out: Counter[str] = Counter()
     for source in found.sources:
         left_out.update(source.left_out)
@@ -99,14 +99,16 @@ def _by_labels(sources: Sequence[str], objective: str | None, columns: Mapping[s
     return Choices(pairs(), ("p_chosen", "weight"), found.objectives[0], left_out, merged, list(found.notes))
 
 
-def _preferences(sources: Sequence[str], objective: str | None, columns: Mapping[str, str] | None) -> Preferences:
+def _preferences(
+    sources: Sequence[str], objective: str | None, columns: Mapping[str, str] | None, spill: Path
+) -> Preferences:
     if objective is not None:
-        return read_preferences(sources, objectives=[objective], columns=columns)
+        return read_preferences(sources, objectives=[objective], columns=columns, spill=spill)
     try:
-        return read_preferences(sources, objectives=[OVERALL], columns=columns)
+        return read_preferences(sources, objectives=[OVERALL], columns=columns, spill=spill)
     except InputError:
         # Either there are no overall labels, or this says again what is wrong.
-        found = read_preferences(sources, columns=columns)
+        found = read_preferences(sources, columns=columns, spill=spill)
     if len(found.objectives) == 1:
         return found
     names = ", ".join(name[:80] for name in found.objectives[:8])

@@ -98,7 +98,7 @@ def export_preferences(
     sources = [labels] if isinstance(labels, str) else list(labels)
     _check(layout, ties, min_margin)
     target = _Target(str(out), sources)
-    choices = read_choices(sources, objective, columns or {})
+    choices = read_choices(sources, objective, columns or {}, spill=target.beside)
     if min_margin > 1 and "p_chosen" in choices.numbers:
         raise InputError(f"--min-margin {min_margin:g}: of labels a difference of probabilities; expected 0 to 1.")
     numbers = (*choices.numbers, "margin") if margin else choices.numbers
@@ -181,6 +181,8 @@ class _Target:
         texts = [parse_source(source) for source in sources]
         inputs = [part for text in texts for part in (text.pairs, text.labels) if part is not None]
         apart = path.exists() and not path.is_file() and not path.is_dir()
+        # Where there is room for the texts; not among devices.
+        self.beside = Path(tempfile.gettempdir()) if apart else path.parent
         self._folder = out.endswith(("/", os.sep)) or path.is_dir() or (not path.suffix and not apart)
         self._parquet = path.suffix == ".parquet"
         if self._folder:
@@ -195,6 +197,10 @@ class _Target:
         if path.is_file():
             raise InputError(f"--out {path}: a file without an ending; expected .jsonl, .parquet or a folder.")
         if not path.exists():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise cannot_write(path, error) from None
             return
         if any(path.resolve() in (place.resolve(), *place.resolve().parents) for place in map(Path, inputs)):
             raise InputError(f"--out {path}: also read by this command; choose another folder.")
@@ -246,7 +252,6 @@ def _saved_dataset(path: Path, columns: Mapping[str, Kind]) -> Iterator[_Write]:
 
     fresh: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         rows, schema = fresh / "rows.arrow", _schema(columns)
         with (

@@ -19,9 +19,8 @@ from rlaif.data.sources import Source, open_source
 from rlaif.errors import InputError, nearest
 from rlaif.labeling.read import labels_file
 from rlaif.rewards.preferences import Floats, Ints
-from rlaif.rewards.source_pairs import CHOSEN, KeptTexts, PairFile, read_pair_file
+from rlaif.rewards.source_pairs import CHOSEN, Keep, KeptPairs, KeptTexts, PairFile, read_pair_file
 from rlaif.rewards.source_text import SourceText
-from rlaif.types import Pair
 
 Confidence = Literal["none", "order-gap"]
 Kind = Literal["run", "recorded", "human", "preferences"]
@@ -49,7 +48,7 @@ class SourceLabels:
 
     text: SourceText
     kind: Kind
-    pairs: list[Pair]
+    pairs: KeptPairs
     columns: dict[str, Column]
     digest: str
     constitution: str | None = None
@@ -60,18 +59,27 @@ class SourceLabels:
 
 @dataclass
 class _Labels:
-    """Labels before their pairs are known: columns whose rows are places in `ids`."""
+    """Labels before their pairs are known: columns whose rows are places in `ids`.
+
+    Of a run, which holds its pairs, `pairs` are these, and `places` those of their ids.
+    """
 
     columns: dict[str, Column]
     ids: Sequence[str]
-    by_place: Mapping[int, Pair] = field(default_factory=dict)
+    pairs: KeptPairs | None = None
+    places: Sequence[int] = ()
     constitution: str | None = None
     judge: str | None = None
     without_gap: Counter[str] = field(default_factory=Counter)
 
 
 def read_source(
-    text: SourceText, *, columns: Mapping[str, str], wanted: Sequence[str] | None, confidence: Confidence
+    text: SourceText,
+    *,
+    columns: Mapping[str, str],
+    wanted: Sequence[str] | None,
+    confidence: Confidence,
+    keep: Keep,
 ) -> SourceLabels:
     """Read one source.
 
@@ -80,6 +88,7 @@ def read_source(
         columns: names of columns in pairs and preference data.
         wanted: the objectives that are asked for, `None` for all.
         confidence: what a judge's label counts: `none` 1, `order-gap` 1 less the gap between its orders.
+        keep: makes what the pairs are kept in.
 
     Raises:
         InputError: a file cannot be used, has no labels, or lacks an objective that `text` names.
@@ -89,15 +98,15 @@ def read_source(
     source = open_source(_file_of(place))
     kind = _kind_of(place, source)
     if kind == "preferences":
-        return _preferences(text, source, columns)
+        return _preferences(text, source, columns, keep)
     if text.labels is None and kind != "run":
         whose = "human labels" if kind == "human" else "recorded judge labels"
         raise InputError(f"{text.text}: {whose} hold no texts; give PAIRS+LABELS, such as pairs.jsonl+{place}.")
-    found = _people(place) if kind == "human" else _judges(text, place, wanted, confidence)
-    file, digest = PairFile(), source.digest
+    found = _people(place) if kind == "human" else _judges(text, place, wanted, confidence, keep)
+    file, digest = PairFile([]), source.digest
     if text.labels is not None:
         pairs = open_source(_file_of(text.pairs))
-        file, digest = read_pair_file(pairs, columns), _joined(pairs.digest, digest)
+        file, digest = read_pair_file(pairs, columns, keep), _joined(pairs.digest, digest)
     taken = _named(text, found.columns)
     read = SourceLabels(text, kind, [], {}, digest, found.constitution, found.judge)
     _join(read, found, taken, file)
@@ -137,14 +146,14 @@ def _joined(*digests: str) -> str:
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
-def _preferences(text: SourceText, source: Source, columns: Mapping[str, str]) -> SourceLabels:
+def _preferences(text: SourceText, source: Source, columns: Mapping[str, str], keep: Keep) -> SourceLabels:
     """Preference data: the better response of each pair is told by its columns, or by the tag `chosen`."""
     if text.labels is not None:
         raise InputError(
             f"{text.labels}: no labels; expected a run, its labels.jsonl, recorded judge labels or human labels after "
             "the +."
         )
-    file = read_pair_file(source, columns)
+    file = read_pair_file(source, columns, keep)
     sides = [pair.tags.get(CHOSEN) for pair in file.pairs]
     labelled = np.array([side in ("a", "b") for side in sides], dtype=np.bool_)
     if not labelled.any():
@@ -181,16 +190,16 @@ def _people(place: str) -> _Labels:
     return _Labels(columns, list(votes.ids))
 
 
-def _judges(text: SourceText, place: str, wanted: Sequence[str] | None, confidence: Confidence) -> _Labels:
+def _judges(text: SourceText, place: str, wanted: Sequence[str] | None, confidence: Confidence, keep: Keep) -> _Labels:
     """Judges' labels; several judges in one file count together as one, by their mean."""
     ids: dict[str, int] = {}
-    texts = KeptTexts(keep=text.labels is None)
+    texts = KeptTexts(keep() if text.labels is None else None)
     judges = read_judges(place, ids, texts)
     first = judges[0].provenance
     # The overall label of a run is made of the others, and would be learned beside them only where that is asked for.
     asked = {old for old, _ in text.names or ()} | set(wanted or ()) | ({OVERALL} if texts.own_overall else set())
     names = dict.fromkeys(name for judge in judges for name in judge.objectives)
-    found = _Labels({}, list(ids), texts.by_place, judge=", ".join(judge.name for judge in judges))
+    found = _Labels({}, list(ids), texts.pairs, texts.places, judge=", ".join(judge.name for judge in judges))
     if first is not None:
         found.constitution, found.judge = first["constitution"], first["judge"]
     for name in names:
@@ -268,10 +277,9 @@ def _join(read: SourceLabels, found: _Labels, taken: Mapping[str, Column], file:
             if place is not None:
                 row_of[place] = row
         read.pairs = file.pairs
-    else:
-        for row, place in enumerate(found.by_place):
-            row_of[place] = row
-        read.pairs = list(found.by_place.values())
+    elif found.pairs is not None:
+        row_of[found.places] = np.arange(len(found.pairs))
+        read.pairs = found.pairs
     if len(row_of) and not (row_of >= 0).any():
         raise InputError(
             f"{read.text.text}: no label is of one of the pairs; ids of the pairs look like {read.pairs[0].id[:40]!r}, "

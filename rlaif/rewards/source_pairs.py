@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from pydantic import ValidationError
@@ -13,53 +14,57 @@ from rlaif.agreement.texts import PairTexts
 from rlaif.data.pairs import Reject, read_pairs
 from rlaif.data.quick import quick_rows
 from rlaif.data.sources import Source
+from rlaif.data.spilled import SpilledPairs
 from rlaif.errors import InputError
 from rlaif.types import Message, Pair, Role
 
 CHOSEN = "chosen"
+KeptPairs = list[Pair] | SpilledPairs
+Keep = Callable[[], KeptPairs]
 _ROLES = frozenset(get_args(Role))
 
 
 class KeptTexts(PairTexts):
-    """Keeps the pairs of a run as their rows pass by, by the place of their ids; without `keep` only the names.
+    """Keeps the pairs of a run as their rows pass by, each with the place of its id; without `pairs` only the names.
 
     `own_overall` tells whether the constitution itself has an objective called overall.
     """
 
-    def __init__(self, *, keep: bool) -> None:
+    def __init__(self, pairs: KeptPairs | None) -> None:
         super().__init__(0)
-        self._keep = keep
-        self.by_place: dict[int, Pair] = {}
+        self.pairs = pairs
+        self.places = array("q")
         self.own_overall = False
 
     def add(self, place: int, row: Mapping[str, Any]) -> None:
         """Take one label's row."""
         self.own_overall = self.own_overall or OVERALL in row["labels"]
-        if self._keep:
+        if self.pairs is not None:
             names = ("id", "prompt", "response_a", "response_b", "tags")
-            self.by_place[place] = Pair.model_validate({name: row[name] for name in names})
+            self.pairs.append(Pair.model_validate({name: row[name] for name in names}))
+            self.places.append(place)
 
 
 @dataclass
 class PairFile:
     """Pairs of a file, and how many of its rows are none; `first_reject` says where and why."""
 
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: KeptPairs
     rejects: int = 0
     first_reject: str = ""
 
 
-def read_pair_file(source: Source, columns: Mapping[str, str]) -> PairFile:
-    """Read every pair of a dataset; rows that cannot be used are counted.
+def read_pair_file(source: Source, columns: Mapping[str, str], keep: Keep) -> PairFile:
+    """Read every pair of a dataset into what `keep` makes; rows that cannot be used are counted.
 
     Raises:
         InputError: no row is a usable pair.
     """
     columns = _fitting(columns, source) if columns else {}
-    quick = None if columns else _quick_pairs(source.name)
+    quick = None if columns else _quick_pairs(source.name, keep())
     if quick is not None:
         return PairFile(quick)
-    found = PairFile()
+    found = PairFile(keep())
     for row in read_pairs(source, columns):
         if isinstance(row, Reject):
             found.rejects += 1
@@ -81,20 +86,21 @@ def _fitting(columns: Mapping[str, str], source: Source) -> Mapping[str, str]:
     return columns
 
 
-def _quick_pairs(name: str) -> list[Pair] | None:
+def _quick_pairs(name: str, pairs: KeptPairs) -> KeptPairs | None:
     """All pairs of a file whose rows are plain ones with ids; `None` where any is not, for the full reader to judge."""
     if not name.endswith((".jsonl", ".jsonl.gz")):
         return None
-    found: dict[str, Pair] = {}
+    met: set[str] = set()
     try:
         for _, row in quick_rows(name):
             pair = _plain_pair(row)
-            if pair is None or pair.id in found:
+            if pair is None or pair.id in met:
                 return None
-            found[pair.id] = pair
+            met.add(pair.id)
+            pairs.append(pair)
     except (InputError, ValidationError):
         return None
-    return list(found.values()) or None
+    return pairs or None
 
 
 def _plain_pair(row: Any) -> Pair | None:

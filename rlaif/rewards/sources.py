@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -20,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rlaif.data.conversations import conversation_digest
+from rlaif.data.spilled import SpilledPairs
 from rlaif.errors import InputError, nearest
 from rlaif.rewards.identity import pair_digest, same_response
 from rlaif.rewards.preferences import Floats, Ints, LabelSource, Preferences
 from rlaif.rewards.source_labels import EQUAL, NO_LABEL, Confidence, SourceLabels, read_source
-from rlaif.rewards.source_pairs import CHOSEN
+from rlaif.rewards.source_pairs import CHOSEN, Keep
 from rlaif.rewards.source_text import FORM, SourceText, parse_source
 from rlaif.types import Pair, TagValue
 
@@ -39,6 +41,7 @@ def read_preferences(
     confidence: Confidence = "none",
     columns: Mapping[str, str] | None = None,
     allow_missing: bool = False,
+    spill: Path | None = None,
 ) -> Preferences:
     """Read labels from one source or several into one table.
 
@@ -54,10 +57,11 @@ def read_preferences(
         confidence: `order-gap`: a judge's label counts 1 less the gap between its two orders.
         columns: names of columns in pairs and preference data, ours to theirs.
         allow_missing: an objective of `objectives` may have no label at all (other data to evaluate on).
+        spill: a folder: the texts of the pairs are kept in an unnamed file there and not in memory.
 
     Raises:
         InputError: a source cannot be used, an objective has no labels, or no pair is left.
-        RunError: a run's labels cannot be read.
+        RunError: a run's labels cannot be read, or `spill` cannot be written to.
     """
     if isinstance(sources, str):
         sources = [sources]
@@ -68,13 +72,15 @@ def read_preferences(
     _refuse_twice(objectives or ())
     texts = [parse_source(source) for source in sources]
     _refuse_overlap(texts)
+    keep: Keep = list if spill is None else partial(SpilledPairs, spill)
     read = [
-        read_source(text, columns=columns or {}, wanted=objectives or None, confidence=confidence) for text in texts
+        read_source(text, columns=columns or {}, wanted=objectives or None, confidence=confidence, keep=keep)
+        for text in texts
     ]
     names = tuple(objectives or dict.fromkeys(name for source in read for name in source.columns))
     if not allow_missing:
         _refuse_missing(names, read)
-    table = _Table(names)
+    table = _Table(names, keep)
     found = tuple(table.add(source) for source in read)
     return table.preferences(found, [note for source in read for note in source.notes])
 
@@ -82,9 +88,9 @@ def read_preferences(
 class _Table:
     """Pairs by what they say, and the labels of all sources as rows."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], keep: Keep) -> None:
         self.names = names
-        self.pairs: list[Pair] = []
+        self.pairs = keep()
         self.conversation: list[int] = []
         self._row: dict[bytes, tuple[int, bool]] = {}
         self._groups: dict[bytes, int] = {}
@@ -102,12 +108,13 @@ class _Table:
         for column in taken.values():
             labelled[column.row] = True
         rows, turned = np.full(size, -1, dtype=np.int64), np.zeros(size, dtype=np.bool_)
-        for place in np.flatnonzero(labelled):
+        for place in np.flatnonzero(labelled).tolist():
             pair = source.pairs[place]
             if same_response(pair):
                 equal[place] = True
             else:
                 rows[place], turned[place] = self._place(pair)
+        source.pairs.clear()
         labels = 0
         for name, column in taken.items():
             kept = ~equal[column.row]
