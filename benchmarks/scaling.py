@@ -1,19 +1,22 @@
 """How the cost of labelling grows: pairs, objectives and orders doubled, against the instant stub.
 
-    python -m benchmarks.scaling [--scale 1]
+    python -m benchmarks.scaling [--scale 1] [--rounds 5]
 
-Cost is processor time of `rlaif label` (template direct), which depends little on what else the machine does; what a
-run of one pair takes, mostly imports, is taken off. Pairs and objectives are doubled three times; one order and both
-are compared at four numbers of pairs. Cost that doubles exactly has a factor of 2; less than 2 is what is shared, such
-as reading a pair once for all its objectives. Peak memory must stay flat as pairs grow.
+Cost is processor time of `rlaif label` (template direct), the least of several rounds: two cores that share their
+parts, or a machine that is lent out twice, make the same work cost a fifth more or less. What a run of one pair takes,
+mostly imports, is taken off. Pairs and objectives are doubled three times; one order and both are compared at four
+numbers of pairs. Cost that doubles exactly has a factor of 2; less than 2 is what is shared, such as reading a pair
+once for all its objectives. Peak memory must stay flat as pairs grow.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ WITHIN = 0.1
 _PAIRS = (2_000, 4_000, 8_000, 16_000)
 _OBJECTIVES = (1, 2, 4, 8)
 _FEW = 1_000
+_Size = tuple[int, int, str]
 
 
 def constitution_of(folder: Path, objectives: int) -> Path:
@@ -46,20 +50,28 @@ class Labelling:
     """Runs of `rlaif label`, each measured in a process of its own."""
 
     def __init__(self, folder: Path, url: str) -> None:
-        self._folder, self._url, self._count = folder, url, 0
-        self._start = self._measured(1, 1, "ab").cpu_s
+        self._folder, self._url = folder, url
+        self._seen: dict[_Size, list[Usage]] = {}
 
-    def cost(self, pairs: int, objectives: int, orders: str) -> tuple[float, float]:
-        """Processor seconds beyond a run of one pair, and peak MiB."""
-        found = self._measured(pairs, objectives, orders)
-        return found.cpu_s - self._start, found.peak_mib
+    def measure(self, sizes: Iterable[_Size], rounds: int) -> None:
+        """Measure each size once a round, in turn, and what a run of one pair takes."""
+        for number in range(rounds):
+            for size in ((1, 1, "ab"), *sizes):
+                found = self._measured(*size)
+                self._seen.setdefault(size, []).append(found)
+                print(f"round {number + 1}: {size}: {found.cpu_s:.1f} s", file=sys.stderr, flush=True)
+
+    def cost(self, *size: *_Size) -> tuple[float, float]:
+        """Processor seconds beyond a run of one pair, the least of all rounds, and the most MiB."""
+        start, mine = (min(each.cpu_s for each in self._seen[one]) for one in ((1, 1, "ab"), size))
+        return mine - start, max(each.peak_mib for each in self._seen[size])
 
     def _measured(self, pairs: int, objectives: int, orders: str) -> Usage:
-        self._count += 1
         data = write_pairs(self._folder / "pairs.jsonl", pairs)
         constitution = constitution_of(self._folder, objectives)
         asked = ["--base-url", self._url, "--template", "direct", "--orders", orders]
-        out = self._folder / f"run{self._count}"
+        out = self._folder / "run"
+        shutil.rmtree(out, ignore_errors=True)
         command = [sys.executable, "-m", "rlaif", "label", str(data), "--constitution", str(constitution)]
         return run_measured([*command, *asked, "--out", str(out)])
 
@@ -70,10 +82,12 @@ def doubled(costs: list[float]) -> list[float]:
 
 
 def main() -> None:
-    """Measure each size once."""
+    """Measure each size, and print what doubling costs."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of pairs")
-    scale = parser.parse_args().scale
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    scale = options.scale
     counts = [max(1, int(scale * count)) for count in _PAIRS]
     few = max(1, int(scale * _FEW))
     figures: dict[str, Any] = {}
@@ -92,15 +106,17 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name, stub_server() as url:
         labelling = Labelling(Path(name), url)
+        sizes = [(count, 1, orders) for count in counts for orders in ("both", "ab")]
+        labelling.measure([*sizes, *((few, objectives, "both") for objectives in _OBJECTIVES)], options.rounds)
         both = [labelling.cost(count, 1, "both") for count in counts]
         one = [labelling.cost(count, 1, "ab") for count in counts]
         many = [labelling.cost(few, objectives, "both") for objectives in _OBJECTIVES]
-    sizes = [f"{count:,}" for count in counts]
-    told("pairs", sizes, [cost for cost, _ in both], doubled([cost for cost, _ in both]), [peak for _, peak in both])
+    shown = [f"{count:,}" for count in counts]
+    told("pairs", shown, [cost for cost, _ in both], doubled([cost for cost, _ in both]), [peak for _, peak in both])
     costs = [cost for cost, _ in many]
     told("objectives", [str(count) for count in _OBJECTIVES], costs, doubled(costs), [peak for _, peak in many])
     orders = [two / single for (two, _), (single, _) in zip(both, one, strict=True)]
-    told("orders, at so many pairs", sizes, [cost for cost, _ in one], orders, [peak for _, peak in one])
+    told("orders, at so many pairs", shown, [cost for cost, _ in one], orders, [peak for _, peak in one])
     print_table(("doubled", "sizes", "processor s", "factors", "peak MiB"), rows)
     for what, found in figures.items():
         print(f"{what}: furthest from 2 by {found['furthest_from_2']:.0%}, dearer by {found['dearer_by_at_most']:.0%}")
