@@ -17,6 +17,7 @@ import torch
 from examples.tiny_judge import make_tiny_judge
 from rlaif.rewards.finetune import EncodedPreferences, FinetuneResult, FinetuneSettings, Progress, TunedMode, finetune
 from rlaif.rewards.model import Backbone, load_backbone
+from rlaif.rewards.preferences import Floats
 from rlaif.rewards.tokens import EncodedPair
 
 OBJECTIVES = ("first", "second")
@@ -84,6 +85,7 @@ def train(
     mode: TunedMode = "full",
     data: EncodedPreferences | None = None,
     held_out: EncodedPreferences | None = None,
+    start: Floats | None = None,
     watch: Callable[[Progress], None] | None = None,
     **settings: Any,
 ) -> FinetuneResult:
@@ -91,7 +93,7 @@ def train(
     chosen = FinetuneSettings(**{**SETTINGS, **settings})
     data = make_data(96) if data is None else data
     with one_thread():
-        return finetune(backbone, data, held_out, mode=mode, settings=chosen, folder=folder, watch=watch)
+        return finetune(backbone, data, held_out, mode=mode, settings=chosen, folder=folder, start=start, watch=watch)
 
 
 def weights_of(backbone: Backbone) -> dict[str, torch.Tensor]:

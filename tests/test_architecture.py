@@ -24,7 +24,7 @@ MODULES = {
 # modules that made it stand above all that they use.
 LAYERS = (
     ("rlaif.version", "rlaif.errors"),
-    ("rlaif.types", "rlaif.characters", "rlaif.stats", "rlaif.shipped", "rlaif.files", "rlaif.starter"),
+    ("rlaif.types", "rlaif.characters", "rlaif.stats", "rlaif.shipped", "rlaif.files", "rlaif.starter", "rlaif.web"),
     ("rlaif.findings", "rlaif.prompts_sandbox"),
     ("rlaif.data", "rlaif.constitution", "rlaif.store", "rlaif.prompts"),
     ("rlaif.prompts_probe", "rlaif.prompts_lint"),
@@ -88,6 +88,7 @@ LAZY: dict[str, set[str]] = {
     "rlaif.rewards.preferences": {"numpy"},
     "rlaif.rewards.sources": {"numpy"},
     "rlaif.rewards.source_labels": {"numpy"},
+    "rlaif.rewards.start": {"numpy"},
     "rlaif.rewards.source_pairs": set(),
     "rlaif.rewards.split": {"numpy"},
     "rlaif.rewards.tokens": {"transformers"},

@@ -70,6 +70,7 @@ def finetune(
     mode: TunedMode,
     settings: FinetuneSettings,
     folder: Path,
+    start: Floats | None = None,
     watch: Callable[[Progress], None] | None = None,
 ) -> FinetuneResult:
     """Train, or continue what a killed process of the same call began in `folder`: to the same weights.
@@ -83,6 +84,7 @@ def finetune(
         train: what to learn.
         held_out: what is measured; without it, the last weights are taken.
         folder: for checkpoints; remove it once the result is safe.
+        start: heads to begin with, (objectives, members, H), which follow from the data; `None` for the backbone's own.
         watch: called after each log.
 
     Raises:
@@ -104,6 +106,7 @@ def finetune(
             members=settings.members,
             seed=settings.seed,
             slope=None if train.length is None else length_slopes(train.length, train.target, train.weight),
+            start=start,
         )
         rates = learning_rates(backbone, mode, settings)
         arguments = training_arguments(settings, folder, device_type, rates["backbone"])
@@ -119,7 +122,7 @@ def finetune(
         arguments.max_steps = plan.steps
         arguments.warmup_steps = round(settings.warmup * plan.steps)
         if arguments.process_index == 0:
-            checkpoints.claim(folder, _claims(before, model, train, held_out, mode, settings, arguments.world_size))
+            checkpoints.claim(folder, _claims(before, backbone, train, held_out, mode, settings, arguments.world_size))
         resolving = settings.aggregate == "pareto" and len(train.objectives) > 1
         trainer = HeadTrainer(
             model,
@@ -230,7 +233,7 @@ def _adapt(backbone: Backbone, settings: FinetuneSettings) -> Any:
 
 def _claims(
     digest: str,
-    model: ScoringModel,
+    backbone: Backbone,
     train: EncodedPreferences,
     held_out: EncodedPreferences | None,
     mode: TunedMode,
@@ -249,7 +252,8 @@ def _claims(
             found.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
         return found.hexdigest()
 
-    heads = hashlib.sha256(model.weight.detach().cpu().numpy().tobytes()).hexdigest()
+    # Those to begin with follow from the rest, but for the last digits, which another number of threads may change.
+    heads = hashlib.sha256(backbone.head.weight.detach().float().cpu().numpy().tobytes()).hexdigest()
     return {
         "mode": mode,
         **settings.model_dump(mode="json"),

@@ -59,18 +59,25 @@ class PairInputs:
 class ScoringModel(nn.Module):
     """Scores of both responses of pairs, by objective and member.
 
+    Args:
+        start: the heads to begin with, (objectives, members, H); `None` for the checkpoint's own, members around it.
+
     Attributes:
         weight: the heads, (objectives, members, H); the checkpoint's head is their mean.
         slope: of the length covariate, (objectives,); `None` without it.
     """
 
-    def __init__(self, backbone: Backbone, *, members: int, seed: int, slope: Floats | None) -> None:
+    def __init__(
+        self, backbone: Backbone, *, members: int, seed: int, slope: Floats | None, start: Floats | None = None
+    ) -> None:
         super().__init__()
         self.backbone = backbone.model
         self._whole = backbone
         head = backbone.head.weight.detach().float()
         noise = torch.zeros(len(head), members, head.shape[1])
-        if members > 1:
+        if start is not None:
+            noise = torch.tensor(start, dtype=torch.float32) - head.cpu()[:, None]
+        elif members > 1:
             # Members start around the head, their mean on it: what it already knows is kept.
             noise = torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed)) * float(head.std())
             noise -= noise.mean(dim=1, keepdim=True)

@@ -35,6 +35,7 @@ from rlaif.rewards.scoring_model import EncodedPreferences
 from rlaif.rewards.settings import HeadsSettings
 from rlaif.rewards.source_labels import Confidence
 from rlaif.rewards.spec import SPEC_FILE, HeadsSpec, Method, Mode, Precision, read_spec
+from rlaif.rewards.start import heads_to_start_from
 from rlaif.rewards.train_data import TrainingData, read_training_data
 from rlaif.types import Frozen
 from rlaif.version import __version__
@@ -174,6 +175,7 @@ class _Training:
             dtype=torch.bfloat16 if device == "cuda" and settings.mode == "lora" else torch.float32,
             seed=settings.seed,
         )
+        self.cache = settings.cache or default_cache()
         self.budget = settings.batch_tokens or default_budget(self.backbone.device)
         self.deciding = {
             **settings.deciding(),
@@ -269,10 +271,9 @@ class _Training:
 
     def _frozen(self, training: EncodedPreferences, held_out: EncodedPreferences) -> _Learned:
         s = self.settings
-        cache = s.cache or default_cache()
         self.tell("features")
         tables = [
-            read_or_make_features(self.backbone, data.pairs, cache=cache, batch_tokens=self.budget)
+            read_or_make_features(self.backbone, data.pairs, cache=self.cache, batch_tokens=self.budget)
             for data in (training, held_out)
         ]
         self.tell("solving the heads")
@@ -296,11 +297,14 @@ class _Training:
     def _tuned(self, training: EncodedPreferences, held_out: EncodedPreferences) -> _Learned:
         s = self.settings
         assert s.mode != "frozen"
-        pareto = s.aggregate == "pareto" or (
-            s.aggregate is None
-            and self.data.constitution is not None
-            and self.data.constitution.aggregation.method == "pareto"
-        )
+        constitution = self.data.constitution
+        method = s.aggregate or (constitution.aggregation.method if constitution is not None else "weighted")
+        start = None
+        if s.init_from is None:
+            self.tell("solving the heads to start from")
+            start = heads_to_start_from(
+                self.backbone, training, members=s.ensemble, seed=s.seed, cache=self.cache, batch_tokens=self.budget
+            )
         given = {"epochs": s.epochs, "lr": s.lr, "batch_tokens": s.batch_tokens}
         result = finetune(
             self.backbone,
@@ -308,7 +312,7 @@ class _Training:
             held_out if len(held_out) else None,
             mode=s.mode,
             settings=FinetuneSettings(
-                aggregate="pareto" if pareto else "weighted",
+                aggregate="pareto" if method == "pareto" else "weighted",
                 members=s.ensemble,
                 precision=s.precision or ("bfloat16" if self.backbone.device.type == "cuda" else "float32"),
                 accumulate=s.accumulate,
@@ -316,6 +320,7 @@ class _Training:
                 **{name: value for name, value in given.items() if value is not None},
             ),
             folder=s.out / _UNFINISHED,
+            start=start,
             watch=self._step_told,
         )
         self.tell("scoring")
