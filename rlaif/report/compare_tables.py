@@ -15,23 +15,20 @@ from rlaif.agreement.results import (
 from rlaif.report.compare_words import short_verdict
 from rlaif.report.figures import fitted
 from rlaif.report.page import DASH, Cell, Column, Table
+from rlaif.report.tables import Cells, FigureLines, limited_table, tag_table
 from rlaif.report.wording import (
     count_cell,
     counted,
     name_cell,
     number_cell,
-    numbers_between,
     p_cell,
     share,
     share_cell,
     shares_between,
-    tag_text,
     why,
 )
 
-_MOST_ROWS = 200
-Cells = tuple[Cell, ...]
-Interval = tuple[float, float]
+_COMMAND = "rlaif compare"
 
 
 def tables(found: ObjectiveComparison) -> tuple[Table, ...]:
@@ -145,71 +142,53 @@ def _judges(title: str, first: str, known: Sequence[tuple[str, ObjectiveComparis
 
 def _figures(found: ObjectiveComparison) -> Table:
     """Every figure on a line, with what it is and its interval."""
-    lines: list[Cells] = []
-
-    def line(key: str, label: str, meaning: str, given: float | None, ci: Interval | None, as_share: bool) -> None:
-        reason = why(found.not_defined, key)
-        value = (share_cell if as_share else number_cell)(given, None, reason)
-        between = shares_between(ci) if as_share else numbers_between(ci)
-        lines.append((Cell(text=label, remark=meaning), value, Cell(text=between or DASH)))
-
-    def shared(key: str, label: str, meaning: str, given: float | None, ci: Interval | None = None) -> None:
-        line(key, label, meaning, given, ci, as_share=True)
-
-    def numbered(key: str, label: str, meaning: str, given: float | None, ci: Interval | None = None) -> None:
-        line(key, label, meaning, given, ci, as_share=False)
-
+    lines = FigureLines(found.not_defined)
     humans, position, length, known = found.humans, found.position, found.length, found.calibration
     ties = {"count": "a tie is one of three answers", "half": "a tie on one side counts half", "drop": "ties left out"}
-    shared(
+    lines.share(
         "accuracy", "Accuracy", f"against the people's majority; {ties[found.ties]}", found.accuracy, found.accuracy_ci
     )
     chance = "beyond chance, by what each side prefers how often"
-    numbered("cohen_kappa", "Cohen's kappa", chance, found.cohen_kappa, found.cohen_kappa_ci)
+    lines.number("cohen_kappa", "Cohen's kappa", chance, found.cohen_kappa, found.cohen_kappa_ci)
     alpha, alpha_ci = found.krippendorff_alpha, found.krippendorff_alpha_ci
-    numbered("krippendorff_alpha", "Krippendorff's alpha", "the judge as one more annotator", alpha, alpha_ci)
-    numbered(
+    lines.number("krippendorff_alpha", "Krippendorff's alpha", "the judge as one more annotator", alpha, alpha_ci)
+    lines.number(
         "gwet_ac1", "Gwet's AC1", "beyond chance, steady where one answer is rare", found.gwet_ac1, found.gwet_ac1_ci
     )
-    shared("coverage", "Coverage", "pairs with a preference of the judge's", found.coverage)
+    lines.share("coverage", "Coverage", "pairs with a preference of the judge's", found.coverage)
     mass = "probability that the judge put on the choices at all"
-    shared("choice_mass", "Choice mass", mass, found.choice_mass)
-    shared("humans.leave_one_out", "A person against the others", "mean over annotators", humans.leave_one_out)
+    lines.share("choice_mass", "Choice mass", mass, found.choice_mass)
+    lines.share("humans.leave_one_out", "A person against the others", "mean over annotators", humans.leave_one_out)
     judge_left = humans.judge_leave_one_out
-    shared("humans.judge_leave_one_out", "The judge in their place", "on the same pairs", judge_left)
-    numbered("humans.alpha", "Krippendorff's alpha among people", "", humans.alpha)
-    numbered("humans.ac1", "Gwet's AC1 among people", "", humans.ac1)
+    lines.share("humans.judge_leave_one_out", "The judge in their place", "on the same pairs", judge_left)
+    lines.number("humans.alpha", "Krippendorff's alpha among people", "", humans.alpha)
+    lines.number("humans.ac1", "Gwet's AC1 among people", "", humans.ac1)
     test = found.alt_test
     won = f"share of annotators whom the judge may replace, epsilon {test.epsilon:g}"
-    shared("alt_test.winning_rate", "Winning rate", won, test.winning_rate)
+    lines.share("alt_test.winning_rate", "Winning rate", won, test.winning_rate)
     advantage = "chance that the judge is at least as close to the others as an annotator"
-    shared("alt_test.advantage_probability", "Advantage probability", advantage, test.advantage_probability)
+    lines.share("alt_test.advantage_probability", "Advantage probability", advantage, test.advantage_probability)
     first, first_ci = position.first_rate, position.first_rate_ci
-    shared("position.first_rate", "Chooses what is shown first", "half is no bias", first, first_ci)
+    lines.share("position.first_rate", "Chooses what is shown first", "half is no bias", first, first_ci)
     both = f"of {position.n:,} pairs judged in both"
-    shared("position.agreement", "Same verdict in both orders", both, position.agreement, position.agreement_ci)
+    lines.share("position.agreement", "Same verdict in both orders", both, position.agreement, position.agreement_ci)
     between_orders = position.kappa_between_orders
-    numbered("position.kappa_between_orders", "Kappa between the orders", "beyond chance", between_orders)
+    lines.number("position.kappa_between_orders", "Kappa between the orders", "beyond chance", between_orders)
     longer = f"of {length.n:,} pairs of unequal length"
-    shared("length.judge_longer", "Judge chooses the longer", longer, length.judge_longer, length.judge_longer_ci)
-    shared("length.human_longer", "People choose the longer", longer, length.human_longer, length.human_longer_ci)
+    lines.share("length.judge_longer", "Judge chooses the longer", longer, length.judge_longer, length.judge_longer_ci)
+    lines.share("length.human_longer", "People choose the longer", longer, length.human_longer, length.human_longer_ci)
     apart = "judge's slope minus people's, log-odds for one standard deviation of length"
-    numbered("length.slope_gap", "Length slope apart", apart, length.slope_gap, length.slope_gap_ci)
+    lines.number("length.slope_gap", "Length slope apart", apart, length.slope_gap, length.slope_gap_ci)
     equal = length.controlled_agreement
     meaning = f"of {equal.n:,} pairs whose lengths differ by a tenth at most"
-    shared("length.controlled_agreement", "Accuracy at equal length", meaning, equal.value, equal.ci)
-    numbered("calibration.ece", "Calibration error", "mean distance from the diagonal (ECE)", known.ece)
-    numbered("calibration.ece_after", "Calibration error, fitted", "with the fitted temperature", known.ece_after)
-    numbered("calibration.brier", "Brier score", "mean squared distance; 0.25 knows nothing", known.brier)
-    numbered("calibration.brier_after", "Brier score, fitted", "with the fitted temperature", known.brier_after)
+    lines.share("length.controlled_agreement", "Accuracy at equal length", meaning, equal.value, equal.ci)
+    lines.number("calibration.ece", "Calibration error", "mean distance from the diagonal (ECE)", known.ece)
+    lines.number("calibration.ece_after", "Calibration error, fitted", "with the fitted temperature", known.ece_after)
+    lines.number("calibration.brier", "Brier score", "mean squared distance; 0.25 knows nothing", known.brier)
+    lines.number("calibration.brier_after", "Brier score, fitted", "with the fitted temperature", known.brier_after)
     hot = "above 1 the judge is too sure, below 1 too shy"
-    numbered("calibration.temperature", "Temperature", hot, known.temperature)
-    columns = (
-        Column(label="Figure", figures=False),
-        Column(label="Value"),
-        Column(label="95% interval", figures=False),
-    )
-    return Table(title="Every figure", columns=columns, rows=tuple(lines))
+    lines.number("calibration.temperature", "Temperature", hot, known.temperature)
+    return lines.table()
 
 
 def _annotators(found: ObjectiveComparison) -> Table:
@@ -252,23 +231,7 @@ def _between_people(found: ObjectiveComparison) -> Table:
 
 
 def _tags(found: ObjectiveComparison) -> Table:
-    rows = [
-        (
-            name_cell(one.tag),
-            name_cell(tag_text(one.value)),
-            count_cell(one.n),
-            share_cell(one.accuracy, one.accuracy_ci),
-        )
-        for one in sorted(found.by_tag, key=lambda one: -one.n)
-    ]
-    columns = (
-        Column(label="Tag", figures=False),
-        Column(label="Value", figures=False),
-        Column(label="Pairs"),
-        Column(label="Accuracy"),
-    )
-    left_out = found.not_defined.get("by_tag.left_out")
-    return _table("By tag", columns, rows, f"Not shown: {left_out}." if left_out else "")
+    return tag_table(found.by_tag, found.not_defined.get("by_tag.left_out"), command=_COMMAND)
 
 
 def _win_rates(found: ObjectiveComparison) -> Table:
@@ -318,11 +281,5 @@ def _table(title: str, columns: tuple[Column, ...], rows: Sequence[Cells], note:
         reason = next((row[place].remark for row in rows if row[place].remark), "")
         if reason:
             said.append(f"{columns[place].label}: not defined, {reason}.")
-    if len(rows) > _MOST_ROWS:
-        said.append(f"{len(rows) - _MOST_ROWS:,} more rows are in rlaif compare --json.")
-    return Table(
-        title=title,
-        columns=tuple(columns[place] for place in kept),
-        rows=tuple(tuple(row[place] for place in kept) for row in rows[:_MOST_ROWS]),
-        note=" ".join(said),
-    )
+    shown = [tuple(row[place] for place in kept) for row in rows]
+    return limited_table(title, tuple(columns[place] for place in kept), shown, " ".join(said), command=_COMMAND)

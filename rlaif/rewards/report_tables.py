@@ -6,26 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rlaif.report.figures import fitted
-from rlaif.report.page import DASH, Cell, Column, Table
+from rlaif.report.page import Cell, Column, Table
+from rlaif.report.tables import FigureLines, limited_table, tag_table
 from rlaif.report.wording import (
     count_cell,
     name_cell,
     number,
     number_cell,
-    numbers_between,
     share_cell,
-    shares_between,
-    tag_text,
     why,
 )
 from rlaif.rewards.evaluation import Change, Evaluation, ObjectiveEvaluation
 from rlaif.rewards.report_words import short_standing
 from rlaif.rewards.spec import HeadsSpec
 
-_MOST_ROWS = 200
+_COMMAND = "rlaif evaluate"
 _MOST_SETTINGS = 80
-Cells = tuple[Cell, ...]
-Interval = tuple[float, float]
 
 
 def glance_table(evaluation: Evaluation, spec: HeadsSpec) -> Table:
@@ -62,7 +58,7 @@ def glance_table(evaluation: Evaluation, spec: HeadsSpec) -> Table:
         Column(label="Length slope over labels'"),
         Column(label="Weight"),
     )
-    return table("All objectives", columns, rows)
+    return limited_table("All objectives", columns, rows, command=_COMMAND)
 
 
 def _validated(found: ObjectiveEvaluation, validated: float | None) -> dict[str, str]:
@@ -96,7 +92,13 @@ def changes_table(changes: Sequence[Change]) -> Table:
         Column(label="After"),
         Column(label="Difference"),
     )
-    return table("Before and after the tuning", columns, rows, "The interval is of the difference on the same pairs.")
+    return limited_table(
+        "Before and after the tuning",
+        columns,
+        rows,
+        "The interval is of the difference on the same pairs.",
+        command=_COMMAND,
+    )
 
 
 def heads_table(spec: HeadsSpec) -> Table:
@@ -133,7 +135,7 @@ def heads_table(spec: HeadsSpec) -> Table:
         "A reward is (score - mean) / deviation; P(a is better) is the logistic function of the score difference by "
         "the temperature. The calibration error is cross-validated."
     )
-    return table("Heads", columns, rows, note)
+    return limited_table("Heads", columns, rows, note, command=_COMMAND)
 
 
 def tag_weights_table(spec: HeadsSpec) -> Table:
@@ -143,7 +145,7 @@ def tag_weights_table(spec: HeadsSpec) -> Table:
         for tag, weights in spec.aggregation.by_tag.items()
     ]
     columns = (Column(label="Tag", figures=False), *(Column(label=fitted(name, 40)) for name in spec.objectives))
-    return table("Weights by tag", columns, rows)
+    return limited_table("Weights by tag", columns, rows, command=_COMMAND)
 
 
 def settings_table(spec: HeadsSpec) -> Table:
@@ -160,7 +162,7 @@ def settings_table(spec: HeadsSpec) -> Table:
     }
     rows = [(name_cell(name), Cell(text=fitted(text, 200))) for name, text in flattened(known)]
     columns = (Column(label="Setting", figures=False), Column(label="Value", figures=False))
-    return table("How they were made", columns, rows[:_MOST_SETTINGS])
+    return limited_table("How they were made", columns, rows[:_MOST_SETTINGS], command=_COMMAND)
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -190,83 +192,50 @@ def _text(value: Any) -> str:
 
 def _figures(found: ObjectiveEvaluation) -> Table:
     """Every figure on a line, with what it is and its interval."""
-    lines: list[Cells] = []
-
-    def line(key: str, label: str, meaning: str, given: float | None, as_share: bool, ci: Interval | None) -> None:
-        value = (share_cell if as_share else number_cell)(given, None, why(found.not_defined, key))
-        between = shares_between(ci) if as_share else numbers_between(ci)
-        lines.append((Cell(text=label, remark=meaning), value, Cell(text=between or DASH)))
-
-    def shared(key: str, label: str, meaning: str, given: float | None, ci: Interval | None = None) -> None:
-        line(key, label, meaning, given, True, ci)
-
-    def numbered(key: str, label: str, meaning: str, given: float | None, ci: Interval | None = None) -> None:
-        line(key, label, meaning, given, False, ci)
-
-    shared("accuracy", "Accuracy", "ties left out, equal scores half right", found.accuracy, found.accuracy_ci)
+    lines = FigureLines(found.not_defined)
+    lines.share("accuracy", "Accuracy", "ties left out, equal scores half right", found.accuracy, found.accuracy_ci)
     rule = f"always the {found.length_only_rule} response" if found.length_only_rule else ""
     only = found.length_only_accuracy
-    shared("length_only_accuracy", "Length alone", rule, only, found.length_only_accuracy_ci)
-    shared("over_length", "Head over length alone", "on the same pairs", found.over_length, found.over_length_ci)
+    lines.share("length_only_accuracy", "Length alone", rule, only, found.length_only_accuracy_ci)
+    lines.share("over_length", "Head over length alone", "on the same pairs", found.over_length, found.over_length_ci)
     equal = found.equal_length
     tenth = f"of {equal.n:,} pairs whose lengths differ by a tenth at most"
-    shared("equal_length", "Accuracy at equal length", tenth, equal.value, equal.ci)
-    numbered("ece", "Calibration error", "mean distance from the diagonal (ECE)", found.ece)
-    numbered("ece", "… by chance", "of exact probabilities on so many pairs, about", found.ece_by_chance)
-    numbered("ece", "… at temperature 1", "without the calibration", found.ece_uncalibrated)
-    numbered("ece_refitted", "… refitted", "at the temperature of these pairs, cross-validated", found.ece_refitted)
-    numbered("brier", "Brier score", "mean squared distance; 0.25 knows nothing", found.brier)
-    numbered("log_loss", "Log loss", "in nats; 0.693 knows nothing", found.log_loss)
-    numbered("temperature", "Temperature", "as in the checkpoint", found.temperature)
+    lines.share("equal_length", "Accuracy at equal length", tenth, equal.value, equal.ci)
+    lines.number("ece", "Calibration error", "mean distance from the diagonal (ECE)", found.ece)
+    lines.number("ece", "… by chance", "of exact probabilities on so many pairs, about", found.ece_by_chance)
+    lines.number("ece", "… at temperature 1", "without the calibration", found.ece_uncalibrated)
+    lines.number("ece_refitted", "… refitted", "at the temperature of these pairs, cross-validated", found.ece_refitted)
+    lines.number("brier", "Brier score", "mean squared distance; 0.25 knows nothing", found.brier)
+    lines.number("log_loss", "Log loss", "in nats; 0.693 knows nothing", found.log_loss)
+    lines.number("temperature", "Temperature", "as in the checkpoint", found.temperature)
     asked = "above the checkpoint's, the head is too sure"
-    numbered("temperature_here", "Temperature of these pairs", asked, found.temperature_here)
+    lines.number("temperature_here", "Temperature of these pairs", asked, found.temperature_here)
     if found.margin is not None:
-        numbered("margin", "Mean margin", "log-odds towards the label", found.margin.mean)
-        numbered("margin", "Median margin", "log-odds towards the label", found.margin.median)
+        lines.number("margin", "Mean margin", "log-odds towards the label", found.margin.mean)
+        lines.number("margin", "Median margin", "log-odds towards the label", found.margin.median)
     longer = f"of {found.longer.n:,} pairs of unequal length"
-    shared("length_slope", "Head prefers the longer", longer, found.longer.value, found.longer.ci)
+    lines.share("length_slope", "Head prefers the longer", longer, found.longer.value, found.longer.ci)
     labelled = found.label_longer
-    shared("label_length_slope", "Labels prefer the longer", "ties left out", labelled.value, labelled.ci)
+    lines.share("label_length_slope", "Labels prefer the longer", "ties left out", labelled.value, labelled.ci)
     unit = "log-odds for one standard deviation of log(length)"
-    numbered("length_slope", "Length slope, head", unit, found.length_slope, found.length_slope_ci)
+    lines.number("length_slope", "Length slope, head", unit, found.length_slope, found.length_slope_ci)
     label_slope, label_slope_ci = found.label_length_slope, found.label_length_slope_ci
-    numbered("label_length_slope", "Length slope, labels", unit, label_slope, label_slope_ci)
+    lines.number("label_length_slope", "Length slope, labels", unit, label_slope, label_slope_ci)
     gap, gap_ci = found.length_slope_gap, found.length_slope_gap_ci
-    numbered("length_slope_gap", "Length slope, head minus labels", unit, gap, gap_ci)
+    lines.number("length_slope_gap", "Length slope, head minus labels", unit, gap, gap_ci)
     if found.ensemble is not None:
         known = found.ensemble
-        numbered("ensemble", "Members' deviation", "of the score difference, median, in log-odds", known.deviation)
-        shared("ensemble", "Pairs with a member on the other side", f"of {known.members} members", known.split)
+        lines.number("ensemble", "Members' deviation", "of the score difference, median, in log-odds", known.deviation)
+        lines.share("ensemble", "Pairs with a member on the other side", f"of {known.members} members", known.split)
         half = "on the half of pairs with the smaller deviation"
-        shared("ensemble", "Accuracy where members agree", half, known.agreeing.value, known.agreeing.ci)
+        lines.share("ensemble", "Accuracy where members agree", half, known.agreeing.value, known.agreeing.ci)
         rest = "on the other half"
-        shared("ensemble", "Accuracy where they differ", rest, known.differing.value, known.differing.ci)
-    columns = (
-        Column(label="Figure", figures=False),
-        Column(label="Value"),
-        Column(label="95% interval", figures=False),
-    )
-    return Table(title="Every figure", columns=columns, rows=tuple(lines))
+        lines.share("ensemble", "Accuracy where they differ", rest, known.differing.value, known.differing.ci)
+    return lines.table()
 
 
 def _tags(found: ObjectiveEvaluation) -> Table:
-    rows = [
-        (
-            name_cell(one.tag),
-            name_cell(tag_text(one.value)),
-            count_cell(one.n),
-            share_cell(one.accuracy, one.accuracy_ci),
-        )
-        for one in sorted(found.by_tag, key=lambda one: -one.n)
-    ]
-    columns = (
-        Column(label="Tag", figures=False),
-        Column(label="Value", figures=False),
-        Column(label="Pairs"),
-        Column(label="Accuracy"),
-    )
-    left_out = found.not_defined.get("by_tag.left_out")
-    return table("By tag", columns, rows, f"Not shown: {left_out}." if left_out else "")
+    return tag_table(found.by_tag, found.not_defined.get("by_tag.left_out"), command=_COMMAND)
 
 
 def _bins(found: ObjectiveEvaluation) -> Table:
@@ -280,12 +249,4 @@ def _bins(found: ObjectiveEvaluation) -> Table:
         Column(label="Pairs"),
         Column(label="Label on its side"),
     )
-    return table("Calibration", columns, rows)
-
-
-def table(title: str, columns: tuple[Column, ...], rows: Sequence[Cells], note: str = "") -> Table:
-    """A table of so many rows at most; its note says how many are not shown."""
-    said = [note] if note else []
-    if len(rows) > _MOST_ROWS:
-        said.append(f"{len(rows) - _MOST_ROWS:,} more rows are in rlaif evaluate --json.")
-    return Table(title=title, columns=columns, rows=tuple(rows[:_MOST_ROWS]), note=" ".join(said))
+    return limited_table("Calibration", columns, rows, command=_COMMAND)
