@@ -27,6 +27,7 @@ from rlaif.review.export import Exporter, export_labels
 from rlaif.review.guard import Door
 from rlaif.review.store import Study
 from rlaif.types import Frozen, Pair
+from rlaif.web import server_config
 
 HOST = "127.0.0.1"
 USUAL_PORT = 8710
@@ -244,16 +245,8 @@ def _listen(study: Study, port: int | None) -> socket.socket:
 def _serve(app: Any, listener: socket.socket) -> None:
     import uvicorn
 
-    config = uvicorn.Config(
+    config = server_config(
         app,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
         limit_concurrency=100,
         h11_max_incomplete_event_size=32 * 2**10,
         timeout_graceful_shutdown=3,

@@ -6,8 +6,9 @@ import contextlib
 import errno
 import resource
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from rlaif.serving.queries import QueryReader
 from rlaif.serving.settings import Served, ServeSettings, ServeSummary, is_loopback
 from rlaif.serving.shapes import Shapes
 from rlaif.starter import STARTER, checkpoint
+from rlaif.web import server_config
 
 if TYPE_CHECKING:
     from rlaif.rewards.heads import RewardHeads
@@ -33,6 +35,8 @@ _KEEP_ALIVE_S = 75
 # For answers that are done but still being sent at the end.
 _LAST_WORDS_S = 5
 _FILES = 65_536
+# Python's own 5 ms are longer than most of the model's operations.
+_SWITCH_S = 1e-4
 
 
 def serve(settings: ServeSettings, opened: Callable[[Served], None]) -> ServeSummary:
@@ -163,16 +167,8 @@ class _Server(uvicorn.Server):
 
 def _until_told(service: Service, listener: socket.socket, grace: float, ready: Callable[[], None]) -> ServeSummary:
     _allow_connections()
-    config = uvicorn.Config(
+    config = server_config(
         make_app(service),
-        http="h11",
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
         backlog=2048,
         h11_max_incomplete_event_size=64 * 2**10,
         timeout_keep_alive=_KEEP_ALIVE_S,
@@ -182,12 +178,24 @@ def _until_told(service: Service, listener: socket.socket, grace: float, ready: 
     service.batcher.start()
     unfinished = 0
     try:
-        server.run(sockets=[listener])
+        with _short_turns():
+            server.run(sockets=[listener])
     finally:
         unfinished = service.batcher.stop()
     if not server.started:
         raise RunError("the server did not start; set RLAIF_DEBUG=1 to see why.")
     return ServeSummary(requests=service.metrics.requests, responses=service.metrics.responses, unfinished=unfinished)
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Let the model's thread, which gives the interpreter up for every operation, have it back soon."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _allow_connections() -> None:
