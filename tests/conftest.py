@@ -17,6 +17,7 @@ from examples.tiny_judge import make_tiny_judge
 from tests.stub_server import RunningStub
 
 ROOT = Path(__file__).parent.parent
+_LONGEST = frozenset({"test_docs_pages", "test_ray", "test_starter_model", "test_train_heads"})
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -24,6 +25,11 @@ def pytest_configure() -> None:
     """Take Ctrl-C as at a terminal: started in the background, a shell has it ignored, and so would every command."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest: a file is one process's, and none is to be left alone at the end."""
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
 
 
 @pytest.fixture(scope="session")
