@@ -20,6 +20,14 @@ def tempered(p: float, temperature: float) -> float:
     return 0.5 * (1 + math.tanh((math.log(kept) - math.log1p(-kept)) / temperature / 2))
 
 
+def t_quantile(dof: int, confidence: float = 0.95) -> float:
+    """How many standard errors an interval reaches to either side, by Student's t."""
+    # scipy.stats takes longer to import than a whole report to make.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(dof, 0.5 + confidence / 2))
+
+
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share: honest for few trials and for shares near 0 and 1.
 

@@ -10,8 +10,9 @@ import statsmodels.api as sm
 
 from benchmarks.gao_recovery import Setting, distances, recovered, simulated_candidates
 from rlaif.optimize.best_of import best_of, best_with_kl, sizes_up_to
-from rlaif.optimize.gao import GaoFit, fit_points, fit_prompts, mean_interval, t_quantile
+from rlaif.optimize.gao import GaoFit, fit_points, fit_prompts, mean_interval
 from rlaif.rewards.preferences import Floats
+from rlaif.stats import t_quantile
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from rlaif.agreement.calibration import log_odds
 from rlaif.errors import InputError
 from rlaif.optimize.candidates import score_pool
 from rlaif.optimize.gold import given_gold, heads_gold, kind_of_gold, labels_gold, scores_gold
-from rlaif.optimize.judge_gold import judge_gold, log_odds
+from rlaif.optimize.judge_gold import LEAST_P, judge_gold
 from rlaif.optimize.pair_gold import Win, bradley_terry, joined, pair_scores
 from rlaif.rewards.heads import RewardHeads
 from rlaif.rewards.preferences import Floats
@@ -256,7 +257,7 @@ def test_judge_compares_with_the_first_candidate_and_goes_on_where_it_was(tmp_pa
     assert len((tmp_path / "run" / "pairs.jsonl").read_text().splitlines()) == 6
     assert first.overall[[0, 4, 5, 9]].tolist() == [0, 0, 0, 0]
     labels = [json.loads(line) for line in (tmp_path / "run" / "labels" / "labels.jsonl").read_text().splitlines()]
-    expected = [log_odds(label["overall"]["p_a"]) for label in labels]
+    expected = [log_odds(label["overall"]["p_a"], LEAST_P) for label in labels]
     assert first.overall[[1, 2, 3, 6, 7, 8]] == pytest.approx(expected)
     assert first.objectives["harmlessness"] == pytest.approx(first.overall)
     tallies: list[int] = []
@@ -266,7 +267,7 @@ def test_judge_compares_with_the_first_candidate_and_goes_on_where_it_was(tmp_pa
 
 
 def test_log_odds_end_where_a_judge_is_certain() -> None:
-    assert log_odds(0.5) == 0
-    assert log_odds(0.8) == pytest.approx(math.log(4))
-    assert log_odds(1.0) == pytest.approx(math.log(99))
-    assert log_odds(0.0) == pytest.approx(-math.log(99))
+    assert log_odds(0.5, LEAST_P) == 0
+    assert log_odds(0.8, LEAST_P) == pytest.approx(math.log(4))
+    assert log_odds(1.0, LEAST_P) == pytest.approx(math.log(99))
+    assert log_odds(0.0, LEAST_P) == pytest.approx(-math.log(99))

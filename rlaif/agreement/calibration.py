@@ -50,7 +50,7 @@ def calibrate(p_a: Floats, human: Floats, *, bins: int = BINS) -> Calibration:
 
 def apply_temperature(p: npt.ArrayLike, t: float) -> Floats:
     """Divide the log-odds of probabilities by a temperature; those nearer to 0 or 1 than 1e-6 are first taken there."""
-    result: Floats = _sigmoid(_log_odds(np.asarray(p, dtype=np.float64)) / t)
+    result: Floats = sigmoid(log_odds(np.asarray(p, dtype=np.float64)) / t)
     return result
 
 
@@ -64,13 +64,13 @@ def fit_temperature(p: Floats, y: Floats) -> Figure:
         p: probabilities, (pairs,).
         y: 1, 0, or 0.5 for a tie, (pairs,).
     """
-    odds = _log_odds(p)
+    odds = log_odds(p)
     if not odds.any():
         return Figure(None, reason="every p_a is one half, which no temperature changes" if len(p) else "no pairs")
 
     # By the inverse b of the temperature the loss is convex; its slope at 0 and far out tells whether it has a least.
     def slope(b: float) -> tuple[float, float]:
-        q = _sigmoid(odds * b)
+        q = sigmoid(odds * b)
         return float(odds @ (q - y)), float((odds * odds) @ (q * (1 - q)))
 
     if not np.where(odds > 0, 1 - y, y)[odds != 0].any():
@@ -139,13 +139,14 @@ def _brier(p: Floats, y: Floats) -> float:
     return float(((p - y) ** 2).mean())
 
 
-def _log_odds(p: Floats) -> Floats:
-    kept = np.clip(p, CLIP, 1 - CLIP)
+def log_odds(p: Floats | float, clip: float = CLIP) -> Floats:
+    """Log-odds of probabilities; nearer to 0 or 1 than `clip` they are taken for it."""
+    kept = np.clip(p, clip, 1 - clip)
     result: Floats = np.log(kept) - np.log1p(-kept)
     return result
 
 
-def _sigmoid(x: Floats) -> Floats:
-    # By tanh nothing overflows.
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + exp(-x)); by tanh nothing overflows."""
     result: Floats = 0.5 * (1 + np.tanh(x / 2))
     return result

@@ -13,7 +13,7 @@ from rlaif.optimize.candidates import Pool
 from rlaif.optimize.picking import before_floors, best_of_n_kl
 from rlaif.rewards.preferences import Floats, Ints
 from rlaif.rewards.spec import HeadsSpec
-from rlaif.stats import wilson
+from rlaif.stats import t_quantile, wilson
 from rlaif.types import Frozen
 
 
@@ -78,12 +78,10 @@ class BestOfN(Frozen):
 
 def mean_of(values: Floats) -> Mean:
     """Mean of independent values, (n,), with Student's 95% interval."""
-    from scipy.special import stdtrit
-
     mean = float(values.mean())
     if len(values) < 2:
         return Mean(mean=mean, ci=None)
-    half = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(t_quantile(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     return Mean(mean=mean, ci=(mean - half, mean + half))
 
 

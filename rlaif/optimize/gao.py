@@ -18,17 +18,10 @@ import numpy as np
 
 from rlaif.optimize.best_of import best_with_kl
 from rlaif.rewards.preferences import Floats
+from rlaif.stats import t_quantile
 
 Interval = tuple[float, float]
 _CONFIDENCE = 0.95
-
-
-def t_quantile(dof: int, confidence: float = _CONFIDENCE) -> float:
-    """How many standard errors an interval reaches to either side, by Student's t."""
-    # scipy.stats takes longer to import than a whole report to make.
-    from scipy.special import stdtrit
-
-    return float(stdtrit(dof, 0.5 + confidence / 2))
 
 
 def mean_interval(values: Floats, confidence: float = _CONFIDENCE) -> Floats:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rlaif.agreement.calibration import log_odds
 from rlaif.files import cannot_write, replacing
 from rlaif.labeling.api import label
 from rlaif.labeling.ask import Watcher
@@ -18,7 +19,7 @@ from rlaif.optimize.gold import Gold
 from rlaif.optimize.pair_gold import overall_p
 from rlaif.rewards.score import Candidates
 
-# A judge that is certain says no more than that it is: log-odds end at 4.6.
+# A judge that is certain says no more than that it is, and would outweigh all others: log-odds end at 4.6.
 LEAST_P = 0.01
 
 
@@ -79,19 +80,13 @@ def judge_gold(
             unread += given["overall"] is None
             for name, p in given.items():
                 if p is not None:
-                    found.setdefault(name, {})[key] = log_odds(p)
+                    found.setdefault(name, {})[key] = float(log_odds(p, LEAST_P))
     columns = {name: _column(rows, mine) for name, mine in found.items()}
     notes = ["Gold is a judge's: log-odds of being preferred to the first candidate of the prompt."]
     if unread:
         notes.append(f"{unread:,} of {len(asked):,} comparisons have no verdict; their candidates are left out.")
     overall = columns.pop("overall")
     return Gold(judge, "judge", overall, columns, tuple(notes))
-
-
-def log_odds(p: float) -> float:
-    """Log-odds of a probability, at most 4.6 to either side."""
-    kept = min(max(p, LEAST_P), 1 - LEAST_P)
-    return math.log(kept / (1 - kept))
 
 
 def _column(rows: Sequence[Candidates], found: Mapping[tuple[int, str], float]) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from rlaif.optimize.changes import Change
 from rlaif.optimize.probe_results import ChangeResult, Interval, ProbeFigures, ProbeRule
 from rlaif.rewards.preferences import Floats, Ints
-from rlaif.stats import wilson
+from rlaif.stats import t_quantile, wilson
 
 _ROUNDING = 1e-9
 
@@ -124,9 +124,7 @@ def clustered_mean(values: Floats, clusters: Ints) -> tuple[float | None, Interv
     groups, error = _deviation(values, clusters)
     if groups < 2:
         return mean, None
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, groups - 1)) * error
+    half = t_quantile(groups - 1) * error
     return mean, (mean - half, mean + half)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rlaif.agreement.calibration import log_odds
 from rlaif.errors import InputError
 from rlaif.files import cannot_write, replacing
 from rlaif.labeling.api import label
@@ -21,6 +22,7 @@ from rlaif.labeling.ask import Watcher
 from rlaif.labeling.read import read_labels
 from rlaif.optimize.candidates import read_pool_rows
 from rlaif.optimize.changes import Change, Variant, choose_changes
+from rlaif.optimize.judge_gold import LEAST_P
 from rlaif.optimize.probe import probe_rule
 from rlaif.optimize.probe_figures import Measured, change_result
 from rlaif.optimize.probe_plan import PairPlace, Place, Rows, gather, worst_examples
@@ -30,8 +32,6 @@ from rlaif.types import Label, Message
 
 AGGREGATE = "overall"
 _UNIT = "in log-odds"
-# A judge that is quite certain would outweigh all others: probabilities nearer to 0 or 1 are taken here.
-_CERTAIN = 0.01
 _EVEN = 1e-9
 _AGAINST, _TURNED = "against", "turned"
 
@@ -209,11 +209,11 @@ class _Plan:
             other = _probabilities(answers.get(_name(self.change, _TURNED, case.number)), objectives)
             if self.change.both:
                 # The prompts differ, so that only the margins compare.
-                shifts.append(_log_odds(other) - _log_odds(before))
+                shifts.append(log_odds(other, LEAST_P) - log_odds(before, LEAST_P))
                 turned.append(_turns(before, other, None))
             else:
                 # The changed response stands in the second place.
-                shifts.append(_log_odds(1 - against))
+                shifts.append(log_odds(1 - against, LEAST_P))
                 missed = np.where(against > 0.5 + _EVEN, 0.0, 1.0)
                 lower = self.change.expectation == "lower"
                 turned.append(
@@ -279,12 +279,6 @@ def _probabilities(found: Label | None, objectives: Sequence[str]) -> Floats:
         return np.full(len(objectives) + 1, np.nan)
     known = [found.labels[name].p_a if name in found.labels else None for name in objectives]
     return np.array([math.nan if p is None else p for p in (*known, found.overall.p_a)])
-
-
-def _log_odds(p: Floats) -> Floats:
-    kept = np.clip(p, _CERTAIN, 1 - _CERTAIN)
-    odds: Floats = np.log(kept) - np.log1p(-kept)
-    return odds
 
 
 def _turns(before: Floats, after: Floats, side: int | None) -> Floats:

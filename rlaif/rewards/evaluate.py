@@ -9,6 +9,7 @@ import numpy as np
 
 from rlaif.agreement.bias import Sampling
 from rlaif.agreement.bootstrap import paired_difference
+from rlaif.agreement.calibration import sigmoid
 from rlaif.agreement.notes import Notes
 from rlaif.agreement.results import TagAgreement
 from rlaif.agreement.texts import PairTexts
@@ -158,7 +159,7 @@ def scored_examples(preferences: Preferences, raw: Floats, spec: HeadsSpec, *, e
     for place, objective in enumerate(spec.objectives):
         temperature = spec.calibration.get(objective, Calibration()).temperature
         target, rows = _target(preferences, objective), _rows(preferences, objective)
-        p_a = one.sigmoid((raw[:, 0, place] - raw[:, 1, place]) / temperature)
+        p_a = sigmoid((raw[:, 0, place] - raw[:, 1, place]) / temperature)
         sided = rows[(target[rows] != 0.5) & (p_a[rows] != 0.5)]
         agree = (2 * p_a[sided] - 1) * (2 * target[sided] - 1)
         for right in (False, True):

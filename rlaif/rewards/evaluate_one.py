@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rlaif.agreement.bias import Sampling, drawn_or
 from rlaif.agreement.bootstrap import bootstrap, paired_difference
+from rlaif.agreement.calibration import sigmoid
 from rlaif.agreement.metrics import Figure
 from rlaif.agreement.notes import Notes
 from rlaif.agreement.regression import slope_gap
@@ -70,12 +71,6 @@ class View:
         """Some of the rows."""
         columns = (self.target[rows], self.length[rows], self.form[rows], self.group[rows])
         return View(self.log_odds[rows], self.temperature, *columns)
-
-
-def sigmoid(x: Floats) -> Floats:
-    """1 / (1 + exp(-x)); by tanh nothing overflows."""
-    result: Floats = 0.5 * (1 + np.tanh(x / 2))
-    return result
 
 
 def repeated(group: Ints) -> Ints | None:
