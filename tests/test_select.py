@@ -406,7 +406,7 @@ def test_scores_that_cannot_be_used_are_one_clear_line(text: str, message: str, 
     [
         ({"n": 0}, "--n 0: Input should be greater than or equal to 1"),
         ({"n": 1, "diversity": 1.5}, "--diversity 1.5: "),
-        ({"n": 1, "weights": {"mood": 1}}, "mood is not a criterion; expected one of uncertain, order_gap"),
+        ({"n": 1, "weights": {"mood": 1}}, "^--weight: mood is not a criterion; expected one of uncertain, order_gap"),
         ({"n": 1, "weights": {"conflict": 2}}, "the weight of conflict is 2; expected 0 to 1"),
         ({"n": 1, "objectives": ["wit"]}, "--objective wit: not in .*, which has x."),
         ({"n": 1, "pairs": "pairs.jsonl"}, "holds its own texts; drop --pairs"),

@@ -32,6 +32,13 @@ from rlaif.labeling.settings import (
 from rlaif.labeling.summary import LabelSummary
 
 _T = TypeVar("_T")
+# Settings that hold a list, and the option that is given once for each.
+_REPEATED = {
+    "engine_args": "engine_arg",
+    "objectives": "objective",
+    "principles": "principle",
+    "weights": "weight",
+}
 
 
 def label_settings(
@@ -146,7 +153,9 @@ def explain_settings(errors: ValidationError) -> str:
     """One line an option that is out of its range."""
     lines = []
     for error in errors.errors():
-        option = "--" + str(error["loc"][-1]).replace("_", "-") if error["loc"] else ""
+        # The place within a list is no name.
+        name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), "")
+        option = "--" + _REPEATED.get(name, name).replace("_", "-") if name else ""
         given = f" {error['input']}" if isinstance(error["input"], (int, float, str)) and option else ""
         fact = str(error.get("ctx", {}).get("error", error["msg"]))
         lines.append(f"{option}{given}: {fact}." if option else f"{fact}.")
