@@ -69,7 +69,7 @@ def fill(kept: SpilledPairs) -> None:
         kept.append(pair(f"p{number}", "word " * 40))
 
 
-def test_a_full_disk_and_a_missing_folder_are_told(tmp_path: Path) -> None:
+def test_a_full_disk_and_a_missing_folder_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RunError, match=r"nowhere: cannot be written \(No such file or directory\)"):
         SpilledPairs(tmp_path / "nowhere")
     kept = SpilledPairs(tmp_path)
@@ -78,5 +78,9 @@ def test_a_full_disk_and_a_missing_folder_are_told(tmp_path: Path) -> None:
     try:
         with pytest.raises(RunError, match="cannot be written"):
             fill(kept)
+        del kept
+        gc.collect()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    # What could not be written is no second error when the file is closed.
+    assert capfd.readouterr().err == ""

@@ -7,8 +7,9 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import overload
+from typing import IO, overload
 
 from rlaif.files import cannot_write
 from rlaif.types import Message, Pair
@@ -36,7 +37,7 @@ class SpilledPairs(Sequence[Pair]):
         except OSError as error:
             raise cannot_write(folder, error) from None
         self._file = file
-        weakref.finalize(self, file.close)
+        weakref.finalize(self, _close, file)
         for pair in pairs:
             self.append(pair)
 
@@ -92,3 +93,9 @@ class SpilledPairs(Sequence[Pair]):
             raise cannot_write(self._folder, error) from None
         prompt = tuple(Message(role=role, content=content) for role, content in turns)
         return Pair(id=name, prompt=prompt, response_a=a, response_b=b, tags=tags)
+
+
+def _close(file: IO[bytes]) -> None:
+    # What a full disk did not take was told when it was written.
+    with suppress(OSError):
+        file.close()
