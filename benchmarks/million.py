@@ -43,18 +43,23 @@ def write_people(data: Path, path: Path) -> Path:
     return path
 
 
-def label_killed(command: list[str], run: Path, enough: int) -> float:
-    """Label, and kill the command with SIGKILL when the ledger has so many answers; returns seconds."""
+def label_killed(command: list[str], run: Path, enough: int) -> tuple[float, int]:
+    """Label, and kill the command with SIGKILL when the ledger has so many answers; returns seconds, and how many."""
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and answered(run) < enough:
-        # Counting a million rows takes a while by itself.
-        time.sleep(10)
+    counted = 0.0
+    while process.poll() is None:
+        begun = time.perf_counter()
+        if answered(run) >= enough:
+            break
+        counted = time.perf_counter() - begun
+        # A tenth of the time at most: counting a million rows takes a while by itself.
+        time.sleep(max(0.5, 10 * counted))
     if process.poll() is not None:
         sys.exit(f"ended before half of it was done: {' '.join(command)}")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, answered(run)
 
 
 def main() -> None:
@@ -80,8 +85,8 @@ def main() -> None:
         write_run(data, run, most=known, base_url=url, objectives=[OBJECTIVE], orders="ab")
         print(f"{known:,} answers written", file=sys.stderr, flush=True)
         label = ("label", data, "--base-url", url, "--objective", OBJECTIVE, "--orders", "ab", "--out", run)
-        killed_s = label_killed([*RLAIF, *map(str, label)], run, known + options.asked // 2)
-        print(f"killed after {killed_s:,.1f} s", file=sys.stderr, flush=True)
+        killed_s, there = label_killed([*RLAIF, *map(str, label)], run, known + options.asked // 2)
+        print(f"killed after {killed_s:,.1f} s with {there:,} answers", file=sys.stderr, flush=True)
         measure("label, continued after a kill", *label)
         ledger = (run / "judgments.db").stat().st_size / options.pairs
         measure("label, ended before", *label)
@@ -108,7 +113,7 @@ def main() -> None:
     rows = [[name, f"{wall:,.1f}", f"{cpu:,.1f}", f"{peak:,.0f}"] for name, (wall, cpu, peak) in taken.items()]
     print_table(("command", "s", "CPU s", "peak MiB"), rows)
     print(
-        f"\n{options.pairs:,} pairs, {options.asked:,} of them asked, killed after {killed_s:,.1f} s; "
+        f"\n{options.pairs:,} pairs, {options.asked:,} of them asked, killed after {killed_s:,.1f} s at {there:,}; "
         f"{ledger:.0f} bytes of ledger a judgment"
     )
     most = max(usage.peak_mib for usage in taken.values())
@@ -122,6 +127,7 @@ def main() -> None:
             "asked": options.asked,
             "ledger_bytes": round(ledger),
             "killed_s": round(killed_s),
+            "killed_at": there,
             **figures,
         },
     )

@@ -17,7 +17,7 @@ import torch
 from examples.tiny_judge import make_tiny_judge
 from rlaif.rewards.finetune import EncodedPreferences, FinetuneResult, FinetuneSettings, Progress, TunedMode, finetune
 from rlaif.rewards.model import Backbone, load_backbone
-from rlaif.rewards.preferences import Floats
+from rlaif.rewards.start import Start
 from rlaif.rewards.tokens import EncodedPair
 
 OBJECTIVES = ("first", "second")
@@ -85,7 +85,7 @@ def train(
     mode: TunedMode = "full",
     data: EncodedPreferences | None = None,
     held_out: EncodedPreferences | None = None,
-    start: Floats | None = None,
+    start: Callable[[], Start] | None = None,
     watch: Callable[[Progress], None] | None = None,
     **settings: Any,
 ) -> FinetuneResult:

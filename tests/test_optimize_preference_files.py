@@ -298,6 +298,25 @@ def test_a_full_disk_leaves_what_was_there(run: Path, tmp_path: Path, name: str)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["many.jsonl", name, "run"])
 
 
+def test_a_disk_too_full_for_the_texts_of_labels_is_told(run: Path, tmp_path: Path) -> None:
+    import resource
+
+    out = tmp_path / "out.jsonl"
+    export_preferences(str(run), out, "trl")
+    before = out.read_bytes()
+    many = make_run(tmp_path / "many", [label_row(f"p{number}", 0.9, a="word " * 400) for number in range(300)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(RunError, match=r"cannot be written \(File too large\); free some space") as error:
+            export_preferences(str(many), out, "trl")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert out.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many", "out.jsonl", "run"]
+
+
 def test_the_texts_of_labels_are_not_kept_in_memory(tmp_path: Path) -> None:
     """Exported from a run, from pairs with labels apart, and from both with every pair twice."""
     import tracemalloc

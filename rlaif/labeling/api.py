@@ -32,13 +32,9 @@ from rlaif.labeling.settings import (
 from rlaif.labeling.summary import LabelSummary
 
 _T = TypeVar("_T")
-# Settings that hold a list, and the option that is given once for each.
-_REPEATED = {
-    "engine_args": "engine_arg",
-    "objectives": "objective",
-    "principles": "principle",
-    "weights": "weight",
-}
+# Groups of settings, whose options stand by themselves; and those of which an option gives one at a time.
+_GROUPS = frozenset({"data", "engine", "policy"})
+_ONE_BY_ONE = {"args": "engine_arg", "objectives": "objective", "weights": "weight"}
 
 
 def label_settings(
@@ -149,13 +145,20 @@ def _cascade(
         raise InputError("\n".join(line.replace("--", "--cascade-", 1) for line in lines)) from None
 
 
+def _option_of(location: tuple[int | str, ...]) -> str:
+    """The option that set what is wrong, without its place in a list or a mapping; empty where none did."""
+    name, *within = [part for part in location if part not in _GROUPS] or [""]
+    name = _ONE_BY_ONE.get(str(name), str(name))
+    if name == "principles" and within:
+        name = "principle"
+    return f"--{name}".replace("_", "-") if name else ""
+
+
 def explain_settings(errors: ValidationError) -> str:
     """One line an option that is out of its range."""
     lines = []
     for error in errors.errors():
-        # The place within a list is no name.
-        name = next((part for part in reversed(error["loc"]) if isinstance(part, str)), "")
-        option = "--" + _REPEATED.get(name, name).replace("_", "-") if name else ""
+        option = _option_of(error["loc"])
         given = f" {error['input']}" if isinstance(error["input"], (int, float, str)) and option else ""
         fact = str(error.get("ctx", {}).get("error", error["msg"]))
         lines.append(f"{option}{given}: {fact}." if option else f"{fact}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -61,7 +62,8 @@ def read_choices(sources: Sequence[str], objective: str | None, columns: Mapping
             `rlaif score` wrote of the data.
         objective: the one to choose by; without it the overall label, or the only objective; of scores the reward.
         columns: names of columns in pairs, candidates and preference data, ours to theirs.
-        spill: the folder of an unnamed file that holds the texts of labelled pairs, of which there may be millions.
+        spill: the folder of an unnamed file that holds the texts of labelled pairs, of which there may be millions; it
+            needs room for them twice.
 
     Raises:
         InputError: a source cannot be used, lacks the objective, or has several and none is named.
@@ -104,11 +106,10 @@ def _preferences(
 ) -> Preferences:
     if objective is not None:
         return read_preferences(sources, objectives=[objective], columns=columns, spill=spill)
-    try:
+    with suppress(InputError):
         return read_preferences(sources, objectives=[OVERALL], columns=columns, spill=spill)
-    except InputError:
-        # Either there are no overall labels, or this says again what is wrong.
-        found = read_preferences(sources, columns=columns, spill=spill)
+    # Either there are no overall labels, or this says again what is wrong; the texts of the first try are gone.
+    found = read_preferences(sources, columns=columns, spill=spill)
     if len(found.objectives) == 1:
         return found
     names = ", ".join(name[:80] for name in found.objectives[:8])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.utils import logging as transformers_logging
 
 from rlaif.errors import InputError, RunError
@@ -26,6 +26,7 @@ from rlaif.rewards.pareto_training import conflict_counts, make_weighting
 from rlaif.rewards.preferences import Floats
 from rlaif.rewards.schedule import make_marks, make_plan
 from rlaif.rewards.scoring_model import Collator, EncodedPreferences, ScoringModel, without_dropout
+from rlaif.rewards.start import Start
 
 __all__ = ["EncodedPreferences", "FinetuneResult", "FinetuneSettings", "Progress", "TunedMode", "finetune"]
 
@@ -70,7 +71,7 @@ def finetune(
     mode: TunedMode,
     settings: FinetuneSettings,
     folder: Path,
-    start: Floats | None = None,
+    start: Callable[[], Start] | None = None,
     watch: Callable[[Progress], None] | None = None,
 ) -> FinetuneResult:
     """Train, or continue what a killed process of the same call began in `folder`: to the same weights.
@@ -84,7 +85,8 @@ def finetune(
         train: what to learn.
         held_out: what is measured; without it, the last weights are taken.
         folder: for checkpoints; remove it once the result is safe.
-        start: heads to begin with, (objectives, members, H), which follow from the data; `None` for the backbone's own.
+        start: makes the heads to begin with, of the data; not called where a training is continued. Without it they are
+            the backbone's own.
         watch: called after each log.
 
     Raises:
@@ -97,19 +99,23 @@ def finetune(
         # In bfloat16 a small step is rounded away.
         for parameter in backbone.model.parameters():
             parameter.data = parameter.data.float()
-    before = backbone.digest
     with ExitStack() as stack:
         stack.enter_context(_quiet())
+        rates = learning_rates(backbone, mode, settings)
+        arguments = training_arguments(settings, folder, device_type, rates["backbone"])
+        if arguments.process_index == 0:
+            own = "own" if start is None else "solved"
+            checkpoints.claim(folder, _claims(backbone, own, train, held_out, mode, settings, arguments.world_size))
+        begun = _started(start, arguments, folder)
         adapted = _adapt(backbone, settings) if mode == "lora" else None
+        slope = None if train.length is None else length_slopes(train.length, train.target, train.weight)
         model = ScoringModel(
             backbone,
             members=settings.members,
             seed=settings.seed,
-            slope=None if train.length is None else length_slopes(train.length, train.target, train.weight),
-            start=start,
+            slope=slope if slope is None or begun is None else begun.slope,
+            heads=None if begun is None else begun.heads,
         )
-        rates = learning_rates(backbone, mode, settings)
-        arguments = training_arguments(settings, folder, device_type, rates["backbone"])
         plan = make_plan(
             train.pairs,
             budget=settings.batch_tokens,
@@ -121,8 +127,6 @@ def finetune(
         )
         arguments.max_steps = plan.steps
         arguments.warmup_steps = round(settings.warmup * plan.steps)
-        if arguments.process_index == 0:
-            checkpoints.claim(folder, _claims(before, backbone, train, held_out, mode, settings, arguments.world_size))
         resolving = settings.aggregate == "pareto" and len(train.objectives) > 1
         trainer = HeadTrainer(
             model,
@@ -183,6 +187,18 @@ def _check(train: EncodedPreferences, mode: TunedMode, settings: FinetuneSetting
             raise InputError(f"{option}: {package} cannot be imported ({error}); pip install 'rlaif[train]'.") from None
 
 
+def _started(start: Callable[[], Start] | None, arguments: TrainingArguments, folder: Path) -> Start | None:
+    """What the heads begin with; nothing where a checkpoint knows better."""
+    if start is None or checkpoints.complete_steps(folder):
+        return None
+    # The features that the first process makes, the others find.
+    with arguments.main_process_first(local=False):
+        begun = start()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return begun
+
+
 def _held_out(data: EncodedPreferences | None, backbone: Backbone) -> Collator | None:
     """The held-out pairs, if any has a label."""
     if data is None or not (data.weight > 0).any():
@@ -232,15 +248,19 @@ def _adapt(backbone: Backbone, settings: FinetuneSettings) -> Any:
 
 
 def _claims(
-    digest: str,
     backbone: Backbone,
+    start: str,
     train: EncodedPreferences,
     held_out: EncodedPreferences | None,
     mode: TunedMode,
     settings: FinetuneSettings,
     processes: int,
 ) -> dict[str, Any]:
-    """All that decides the weights, to be compared when a training is continued."""
+    """All that decides the weights, to be compared when a training is continued.
+
+    Heads that were solved are not among it: they follow from the rest, but for their last digits, which another number
+    of threads may change.
+    """
 
     def of_data(data: EncodedPreferences | None) -> str | None:
         if data is None:
@@ -252,13 +272,12 @@ def _claims(
             found.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
         return found.hexdigest()
 
-    # Those to begin with follow from the rest, but for the last digits, which another number of threads may change.
-    heads = hashlib.sha256(backbone.head.weight.detach().float().cpu().numpy().tobytes()).hexdigest()
     return {
         "mode": mode,
         **settings.model_dump(mode="json"),
-        "backbone": digest,
-        "heads": heads,
+        "backbone": backbone.digest,
+        "heads": backbone.head_digest,
+        "start": start,
         "training pairs": of_data(train),
         "held-out pairs": of_data(held_out),
         "processes": processes,

@@ -65,6 +65,7 @@ def solve_heads(
     length: Floats | None = None,
     device: torch.device | None = None,
     objectives: Sequence[str] | None = None,
+    member_weight: Floats | None = None,
 ) -> Solved:
     """Fit Bradley-Terry heads with soft targets, all objectives and members at once, each to its minimum.
 
@@ -85,6 +86,7 @@ def solve_heads(
         length: covariate, (pairs,), such as the logarithm of the ratio of the responses' lengths.
         device: where to compute, the CPU by default.
         objectives: names, for errors.
+        member_weight: what each pair counts for each member, (pairs, members), in place of draws of its own.
 
     Raises:
         InputError: an objective has no labels, features are not finite, or a strength is not above 0.
@@ -115,11 +117,12 @@ def solve_heads(
         best = torch.tensor([_best(losses) for losses in heldout], device=device)
         shape = len(names), members
         each = torch.arange(len(names) * members, device=device)
+        times = _members(numbered, members, seed) if member_weight is None else torch.from_numpy(member_weight)
         problems = Problems(
             table,
             target=each // members,
             draw=each % members,
-            times=_members(numbered, members, seed).to(device),
+            times=times.to(device),
             l2=torch.tensor(strengths, dtype=torch.float64, device=device)[best[each // members]],
         )
         start = start[torch.arange(len(names), device=device), best].T[:, each // members]

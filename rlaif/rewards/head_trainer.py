@@ -142,7 +142,7 @@ class HeadTrainer(Trainer):
         return prepared
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with a rate of its own for the heads, which start from nothing, and for the length's slope."""
+        """AdamW with rates of their own for the heads and for the length's slope."""
         if self.optimizer is None:
             # Under FSDP 2 the parameters are others by now, of the same names.
             named = {

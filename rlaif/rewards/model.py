@@ -98,6 +98,11 @@ class Backbone:
                 found.update(plain.reshape(-1).view(torch.uint8).numpy())
         return found.hexdigest()
 
+    @property
+    def head_digest(self) -> str:
+        """SHA-256 of the head's weights."""
+        return hashlib.sha256(self.head.weight.detach().float().cpu().numpy().tobytes()).hexdigest()
+
 
 def load_backbone(
     name: str,

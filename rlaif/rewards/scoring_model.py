@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rlaif.rewards.forward import each_batch
 from rlaif.rewards.model import Backbone, two_pass_features
 from rlaif.rewards.onepass import PairBatch, make_batch, pair_features
 from rlaif.rewards.preferences import Floats, Ints
@@ -60,7 +61,7 @@ class ScoringModel(nn.Module):
     """Scores of both responses of pairs, by objective and member.
 
     Args:
-        start: the heads to begin with, (objectives, members, H); `None` for the checkpoint's own, members around it.
+        heads: what to begin with, (objectives, members, H); `None` for the checkpoint's own, members around it.
 
     Attributes:
         weight: the heads, (objectives, members, H); the checkpoint's head is their mean.
@@ -68,15 +69,15 @@ class ScoringModel(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, *, members: int, seed: int, slope: Floats | None, start: Floats | None = None
+        self, backbone: Backbone, *, members: int, seed: int, slope: Floats | None, heads: Floats | None = None
     ) -> None:
         super().__init__()
         self.backbone = backbone.model
         self._whole = backbone
         head = backbone.head.weight.detach().float()
         noise = torch.zeros(len(head), members, head.shape[1])
-        if start is not None:
-            noise = torch.tensor(start, dtype=torch.float32) - head.cpu()[:, None]
+        if heads is not None:
+            noise = torch.tensor(heads, dtype=torch.float32) - head.cpu()[:, None]
         elif members > 1:
             # Members start around the head, their mean on it: what it already knows is kept.
             noise = torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed)) * float(head.std())
@@ -142,6 +143,17 @@ class Collator:
         if data.length is not None:
             made["length"] = torch.tensor(data.length[places], dtype=torch.float32)
         return made
+
+
+def scores_of(backbone: Backbone, data: EncodedPreferences, heads: Floats, budget: int) -> Floats:
+    """Raw scores of both responses by member, (pairs, 2, objectives, members)."""
+    conversations = [ids for pair in data.pairs for ids in pair.conversations]
+    features = np.empty((len(conversations), backbone.hidden))
+    prompts = np.repeat(np.arange(len(data)), 2).tolist()
+    for places, found in each_batch(backbone, conversations, prompts, budget=budget):
+        features[places] = found.double().cpu().numpy()
+    scores: Floats = np.einsum("psh,kmh->pskm", features.reshape(len(data), 2, -1), heads)
+    return scores
 
 
 @contextmanager

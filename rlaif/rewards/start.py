@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rlaif.rewards.features import read_or_make_features
 from rlaif.rewards.frozen import solve_heads
+from rlaif.rewards.losses import bootstrap_weights
 from rlaif.rewards.model import Backbone
 from rlaif.rewards.preferences import Floats, Ints
 from rlaif.rewards.scoring_model import EncodedPreferences
@@ -17,9 +19,17 @@ from rlaif.rewards.scoring_model import EncodedPreferences
 _MOST = 5_000
 
 
-def heads_to_start_from(
+@dataclass(frozen=True)
+class Start:
+    """Heads, (objectives, members, width), and the slope of the length covariate beside them, (objectives,)."""
+
+    heads: Floats
+    slope: Floats
+
+
+def solve_start(
     backbone: Backbone, training: EncodedPreferences, *, members: int, seed: int, cache: Path, batch_tokens: int
-) -> Floats:
+) -> Start:
     """Solve heads on the features of the backbone before it is trained, on at most 5,000 labelled pairs an objective.
 
     Heads that know nothing yet send the backbone gradients that bend its features at random, which a small set of
@@ -28,13 +38,10 @@ def heads_to_start_from(
     Args:
         backbone: as it is before training.
         training: what to learn; every objective has labels.
-        members: of the ensemble, which differ by the Bayesian bootstrap.
-        seed: of the pairs that are taken, and of the members.
+        members: of the ensemble; each begins with the weights of conversations that it is trained with.
+        seed: of the training, and of the pairs that are taken.
         cache: where features are kept: a training that goes on finds them.
         batch_tokens: of one batch, padding counted.
-
-    Returns:
-        (objectives, members, width).
 
     Raises:
         InputError: an objective has no labels.
@@ -53,8 +60,9 @@ def heads_to_start_from(
         length=None if training.length is None else training.length[rows],
         device=backbone.device,
         objectives=training.objectives,
+        member_weight=bootstrap_weights(training.group, members, seed)[rows],
     )
-    return solved.weights.astype(np.float64)
+    return Start(solved.weights.astype(np.float64), solved.length)
 
 
 def _some(weight: Floats, seed: int) -> Ints:

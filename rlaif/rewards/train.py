@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,17 +26,17 @@ from rlaif.rewards.features import default_cache, read_or_make_features
 from rlaif.rewards.finetune import FinetuneSettings, finetune
 from rlaif.rewards.finetune import Progress as Step
 from rlaif.rewards.forgetting import forgotten
-from rlaif.rewards.forward import default_budget, each_batch
+from rlaif.rewards.forward import default_budget
 from rlaif.rewards.frozen import solve_heads
 from rlaif.rewards.heads import save_heads
 from rlaif.rewards.model import Backbone, load_backbone
 from rlaif.rewards.preferences import Floats, Preferences
 from rlaif.rewards.report import write_report
-from rlaif.rewards.scoring_model import EncodedPreferences
+from rlaif.rewards.scoring_model import EncodedPreferences, scores_of
 from rlaif.rewards.settings import HeadsSettings
 from rlaif.rewards.source_labels import Confidence
 from rlaif.rewards.spec import SPEC_FILE, HeadsSpec, Method, Mode, Precision, read_spec
-from rlaif.rewards.start import heads_to_start_from
+from rlaif.rewards.start import Start, solve_start
 from rlaif.rewards.train_data import TrainingData, read_training_data
 from rlaif.types import Frozen
 from rlaif.version import __version__
@@ -166,6 +167,9 @@ class _Training:
         self.began = time.monotonic()
         self.data: TrainingData = read_training_data(settings)
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if device == "cuda" and "LOCAL_RANK" in os.environ:
+            # Of several processes each has a GPU.
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         name = settings.backbone if settings.init_from is None else str(settings.init_from)
         self.backbone: Backbone = load_backbone(
             name,
@@ -185,6 +189,8 @@ class _Training:
             "max_length": self.backbone.encoder.max_length,
             "rlaif": __version__,
         }
+        if settings.init_from is not None and settings.mode != "frozen":
+            self.deciding["init_from"] = self.backbone.head_digest
 
     def run(self) -> TrainSummary:
         s, data = self.settings, self.data
@@ -299,12 +305,14 @@ class _Training:
         assert s.mode != "frozen"
         constitution = self.data.constitution
         method = s.aggregate or (constitution.aggregation.method if constitution is not None else "weighted")
-        start = None
-        if s.init_from is None:
+
+        def start() -> Start:
             self.tell("solving the heads to start from")
-            start = heads_to_start_from(
+
+            return solve_start(
                 self.backbone, training, members=s.ensemble, seed=s.seed, cache=self.cache, batch_tokens=self.budget
             )
+
         given = {"epochs": s.epochs, "lr": s.lr, "batch_tokens": s.batch_tokens}
         result = finetune(
             self.backbone,
@@ -320,11 +328,11 @@ class _Training:
                 **{name: value for name, value in given.items() if value is not None},
             ),
             folder=s.out / _UNFINISHED,
-            start=start,
+            start=start if s.init_from is None else None,
             watch=self._step_told,
         )
         self.tell("scoring")
-        scores = [_scores(self.backbone, data, result.members, self.budget) for data in (training, held_out)]
+        scores = [scores_of(self.backbone, data, result.members, self.budget) for data in (training, held_out)]
         metrics: dict[str, Any] = {
             "steps": result.steps,
             "taken_from_step": result.step,
@@ -360,17 +368,6 @@ class _Training:
             "settings": self.deciding,
             "versions": library_versions(),
         }
-
-
-def _scores(backbone: Backbone, data: EncodedPreferences, heads: Floats, budget: int) -> Floats:
-    """Raw scores of both responses by member, (pairs, 2, objectives, members)."""
-    conversations = [ids for pair in data.pairs for ids in pair.conversations]
-    features = np.empty((len(conversations), backbone.hidden))
-    prompts = np.repeat(np.arange(len(data)), 2).tolist()
-    for places, found in each_batch(backbone, conversations, prompts, budget=budget):
-        features[places] = found.double().cpu().numpy()
-    scores: Floats = np.einsum("psh,kmh->pskm", features.reshape(len(data), 2, -1), heads)
-    return scores
 
 
 def _slope(data: EncodedPreferences, slope: Floats | None) -> dict[str, Any]:
