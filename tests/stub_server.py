@@ -39,6 +39,7 @@ class StubSettings:
         logprobs: whether a plain server gives log-probabilities.
         newer_openai: takes `max_completion_tokens` and no temperature, as OpenAI's reasoning models do.
         stop_after: after so many good answers every connection is dropped.
+        renamed_after: after so many good answers another model is served.
         poison: a word that makes every request with it fail with status 500.
         model, root: the model's name, and what it was loaded from; requests for another one get status 404.
         retry_after: what an answer with status 429 asks to wait.
@@ -51,6 +52,7 @@ class StubSettings:
     plain: bool = False
     logprobs: bool = True
     stop_after: int | None = None
+    renamed_after: int | None = None
     system_role: bool = True
     newer_openai: bool = False
     poison: str | None = None
@@ -125,6 +127,8 @@ class StubServer:
         self.state.count += 1
         if self._keep:
             self.state.bodies.append(body)
+        if self.settings.renamed_after is not None and sum(self.state.good.values()) >= self.settings.renamed_after:
+            self.settings.model = "other"
         if body.get("model", self.settings.model) != self.settings.model:
             return _error(404, f"The model {body['model']} does not exist.")
         if self.settings.delay_s:

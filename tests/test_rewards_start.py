@@ -71,7 +71,8 @@ class Stopped(Exception):
 
 def test_a_training_that_is_continued_solves_nothing_again(tmp_path: Path) -> None:
     data = make_data(48)
-    heads = np.random.default_rng(0).normal(size=(2, 1, make_backbone(tmp_path).hidden))
+    # Laid out in memory as the solver does, and not as a checkpoint.
+    heads = np.asfortranarray(np.random.default_rng(0).normal(size=(2, 3, make_backbone(tmp_path).hidden)))
 
     def stop(progress: Progress) -> None:
         if progress.step == 5:
@@ -83,15 +84,15 @@ def test_a_training_that_is_continued_solves_nothing_again(tmp_path: Path) -> No
     def own() -> Start:
         return Start(heads, np.zeros(2))
 
-    whole = train(make_backbone(tmp_path), tmp_path / "whole", data=data, members=1, start=own)
+    whole = train(make_backbone(tmp_path), tmp_path / "whole", data=data, members=3, start=own)
     with pytest.raises(Stopped):
-        train(make_backbone(tmp_path), tmp_path / "stopped", data=data, members=1, start=own, watch=stop)
+        train(make_backbone(tmp_path), tmp_path / "stopped", data=data, members=3, start=own, watch=stop)
     assert complete_steps(tmp_path / "stopped") == [3]
     with pytest.raises(InputError, match="start"):
-        train(make_backbone(tmp_path), tmp_path / "stopped", data=data, members=1)
-    again = train(make_backbone(tmp_path), tmp_path / "stopped", data=data, members=1, start=never)
+        train(make_backbone(tmp_path), tmp_path / "stopped", data=data, members=3)
+    again = train(make_backbone(tmp_path), tmp_path / "stopped", data=data, members=3, start=never)
     assert (again.members == whole.members).all()
-    other = train(make_backbone(tmp_path), tmp_path / "other", data=data, members=1)
+    other = train(make_backbone(tmp_path), tmp_path / "other", data=data, members=3)
     assert abs(other.members - whole.members).max() > 0.1
 
 

@@ -207,14 +207,9 @@ def test_another_model_that_comes_later_is_left_out(caplog: pytest.LogCaptureFix
 
 def test_a_server_that_changes_its_model_gives_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = write_lines(tmp_path / "pairs.jsonl", made_pairs(40))
-    with RunningStub(StubSettings(delay_s=0.01)) as one, RunningStub(StubSettings(delay_s=0.01)) as two:
-
-        def watch(tally: Any) -> None:
-            one.server.settings.model = "other"
-
-        summary = package.label(
-            data, tmp_path / "run", base_url=[one.url, two.url], template="direct", concurrency=8, watch=watch
-        )
+    with RunningStub(StubSettings(renamed_after=20)) as one, RunningStub() as two:
+        urls = [one.url, two.url]
+        summary = package.label(data, tmp_path / "run", base_url=urls, template="direct", concurrency=8)
     assert (summary.judgments, summary.abstained) == (240, 0)
     assert f"{one.url} is out (status 404: The model stub does not exist.)" in caplog.text
 

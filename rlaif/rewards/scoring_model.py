@@ -82,7 +82,8 @@ class ScoringModel(nn.Module):
             # Members start around the head, their mean on it: what it already knows is kept.
             noise = torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed)) * float(head.std())
             noise -= noise.mean(dim=1, keepdim=True)
-        self.weight = nn.Parameter(head[:, None] + noise.to(head.device))
+        # In the order of memory that a checkpoint has: AdamW's fused kernel goes by it.
+        self.weight = nn.Parameter((head[:, None] + noise.to(head.device)).contiguous())
         self.slope = None if slope is None else nn.Parameter(torch.tensor(slope, dtype=torch.float32))
         # Their part is played by `weight`. A bias is the same for both responses: it stays.
         backbone.head.requires_grad_(False)
