@@ -10,10 +10,11 @@ import numpy as np
 
 from rlaif.agreement.results import Interval, Rate
 from rlaif.optimize.candidates import Pool
+from rlaif.optimize.gao import mean_interval
 from rlaif.optimize.picking import before_floors, best_of_n_kl
 from rlaif.rewards.preferences import Floats, Ints
 from rlaif.rewards.spec import HeadsSpec
-from rlaif.stats import t_quantile, wilson
+from rlaif.stats import wilson
 from rlaif.types import Frozen
 
 
@@ -78,11 +79,8 @@ class BestOfN(Frozen):
 
 def mean_of(values: Floats) -> Mean:
     """Mean of independent values, (n,), with Student's 95% interval."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Mean(mean=mean, ci=None)
-    half = float(t_quantile(len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return Mean(mean=mean, ci=(mean - half, mean + half))
+    low, high = mean_interval(values).tolist()
+    return Mean(mean=float(values.mean()), ci=None if len(values) < 2 else (low, high))
 
 
 class Gains:

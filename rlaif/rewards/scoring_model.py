@@ -75,15 +75,9 @@ class ScoringModel(nn.Module):
         self.backbone = backbone.model
         self._whole = backbone
         head = backbone.head.weight.detach().float()
-        noise = torch.zeros(len(head), members, head.shape[1])
-        if heads is not None:
-            noise = torch.tensor(heads, dtype=torch.float32) - head.cpu()[:, None]
-        elif members > 1:
-            # Members start around the head, their mean on it: what it already knows is kept.
-            noise = torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed)) * float(head.std())
-            noise -= noise.mean(dim=1, keepdim=True)
+        found = _members_around(head, members, seed) if heads is None else torch.tensor(heads, dtype=torch.float32)
         # In the order of memory that a checkpoint has: AdamW's fused kernel goes by it.
-        self.weight = nn.Parameter((head[:, None] + noise.to(head.device)).contiguous())
+        self.weight = nn.Parameter(found.to(head.device).contiguous())
         self.slope = None if slope is None else nn.Parameter(torch.tensor(slope, dtype=torch.float32))
         # Their part is played by `weight`. A bias is the same for both responses: it stays.
         backbone.head.requires_grad_(False)
@@ -115,6 +109,15 @@ class ScoringModel(nn.Module):
     def shared_parameters(self) -> list[nn.Parameter]:
         """What all objectives share."""
         return [each for each in self.backbone.parameters() if each.requires_grad]
+
+
+def _members_around(head: torch.Tensor, members: int, seed: int) -> torch.Tensor:
+    """Heads, (objectives, members, H), whose mean is `head`: what it already knows is kept."""
+    heads = head[:, None].expand(-1, members, -1)
+    if members == 1:
+        return heads.clone()
+    noise = torch.randn(heads.shape, generator=torch.Generator().manual_seed(seed)) * float(head.std())
+    return heads + (noise - noise.mean(dim=1, keepdim=True)).to(head.device)
 
 
 @dataclass(frozen=True)
