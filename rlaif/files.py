@@ -5,30 +5,48 @@ from __future__ import annotations
 import fcntl
 import filecmp
 import os
+import re
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from rlaif.errors import InputError, RunError
 
+_STREAM = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
+_STANDARD = {"/dev/stdin": "/dev/fd/0", "/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}
 _RUN = ("labels.jsonl", "manifest.json", "judgments.db", "rejects.jsonl")
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written there is not kept under this name: a pipe, a device, or a file that the shell opened."""
+    return _descriptor(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number behind a name such as `/dev/stdout`."""
+    found = _STREAM.fullmatch(_STANDARD.get(str(path), str(path)))
+    return int(found[1]) if found else None
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """Open a file that takes the place of `path` when the block ends well.
+    """Open a file that takes the place of `path`, or of what it links to, when the block ends well.
 
-    A pipe or a device, such as `/dev/stdout`, is written to, never replaced.
+    A pipe, a device or a file that the shell opened, such as `/dev/stdout`, is written to, never replaced.
 
     Raises:
         RunError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if is_stream(path):
         try:
-            with path.open("w", encoding="utf-8", newline="") as file:
+            # Opened anew, a file would be written from its start, over what is there.
+            number = _descriptor(path)
+            opened = path.open if number is None else partial(os.fdopen, os.dup(number))
+            with opened("w", encoding="utf-8", newline="") as file:
                 yield file
         except OSError as error:
             raise cannot_write(path, error) from None
@@ -45,6 +63,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     Raises:
         RunError: the disk is full or the folder cannot be written; `path` is as it was.
     """
+    given, path = path, path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -55,7 +74,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
             temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         temporary.replace(path)
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise cannot_write(given, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 

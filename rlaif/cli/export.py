@@ -135,11 +135,12 @@ def _preferences(
     sources: tuple[str, ...], layout: Any, out: str, as_json: bool, columns: str | None, **options: Any
 ) -> None:
     from rlaif.data.pairs import parse_columns
+    from rlaif.files import is_stream
     from rlaif.optimize.preference_files import export_preferences
 
     summary = export_preferences(sources, out, layout, columns=parse_columns(columns), **options)
     # Lines that go to a pipe are not to be mixed with others.
-    apart = Path(out).exists() and not Path(out).is_file() and not Path(out).is_dir()
+    apart = is_stream(Path(out))
     if as_json:
         click.echo(summary.model_dump_json(), err=apart)
         return

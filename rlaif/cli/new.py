@@ -75,8 +75,7 @@ def new_constitution(file: Path, **given: Any) -> None:
     if copy is not None:
         with replacing(copy) as opened:
             opened.write(schema_text())
-    # A link stays a link: the file that it leads to is replaced.
-    with replacing(file.resolve() if file.is_symlink() else file) as opened:
+    with replacing(file) as opened:
         opened.write(text)
     also = f", and {copy} for editors" if copy is not None else ""
     count = sum(len(each.principles) for each in made.objectives.values())

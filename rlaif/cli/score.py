@@ -70,12 +70,13 @@ def score_command(heads: str, data: str, out: str, as_json: bool, **options: Any
       rlaif score heads pairs.jsonl --out scores.jsonl
       rlaif score heads responses.jsonl --weights helpfulness=0.7,honesty=0.3 --out scores.jsonl
     """
+    from rlaif.files import is_stream
     from rlaif.rewards.score import score_file
 
     with rows_progress() as watch:
         summary = score_file(heads, data, out, watch=watch, **options)
     # Lines that go to a pipe are not to be mixed with others.
-    apart = Path(out).exists() and not Path(out).is_file()
+    apart = is_stream(Path(out))
     if as_json:
         click.echo(summary.model_dump_json(), err=apart)
         return

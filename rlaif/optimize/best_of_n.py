@@ -15,7 +15,7 @@ from rlaif.data.pairs import Reject, parse_columns
 from rlaif.data.sources import Source, open_source
 from rlaif.engines.base import BaseUrl, EngineName
 from rlaif.errors import InputError
-from rlaif.files import check_output, replacing
+from rlaif.files import check_output, is_stream, replacing
 from rlaif.labeling.api import generate
 from rlaif.labeling.ask import Watcher
 from rlaif.labeling.generate import GenerateSummary, first_usable, none_usable, rejects_beside
@@ -256,7 +256,7 @@ def _spec_of(heads: str | Path | RewardHeads) -> HeadsSpec:
 
 
 def _check_outputs(out: Path, prompts: str | Path, policy: str | None) -> None:
-    if out.exists() and not out.is_file() and not out.is_dir():
+    if is_stream(out):
         raise InputError(f"--out {out}: no ordinary file; expected one, since the candidates are written beside it.")
     written = [out, beside(out, "candidates"), rejects_beside(out)]
     for each in written + ([beside(out, "responses")] if policy else []):

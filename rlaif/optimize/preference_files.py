@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlaif.errors import InputError
-from rlaif.files import cannot_write, check_output, replacing, replacing_file
+from rlaif.files import cannot_write, check_output, is_stream, replacing, replacing_file
 from rlaif.optimize.preference_choices import TIES, Choices, is_tie, read_choices
 from rlaif.optimize.preference_formats import (
     PREFERENCE_FORMATS,
@@ -180,7 +180,7 @@ class _Target:
         self._path = path = Path(out)
         texts = [parse_source(source) for source in sources]
         inputs = [part for text in texts for part in (text.pairs, text.labels) if part is not None]
-        apart = path.exists() and not path.is_file() and not path.is_dir()
+        apart = is_stream(path)
         # Where there is room for the texts; not among devices.
         self.beside = Path(tempfile.gettempdir()) if apart else path.parent
         self._folder = out.endswith(("/", os.sep)) or path.is_dir() or (not path.suffix and not apart)

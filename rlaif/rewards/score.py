@@ -15,7 +15,7 @@ from rlaif.data.pairs import Reject, parse_columns, read_pairs, read_prompts
 from rlaif.data.sources import Row, Source, open_source
 from rlaif.engines.chat import RefusedMessages
 from rlaif.errors import InputError
-from rlaif.files import check_output, replacing
+from rlaif.files import check_output, is_stream, replacing
 from rlaif.labeling.generate import first_usable, none_usable, rejects_beside
 from rlaif.labeling.write import reject_line
 from rlaif.types import Frozen, Message, Pair, Prompt, TagValue
@@ -186,7 +186,7 @@ def score_file(
     counts: Counter[str] = Counter()
     below: Counter[str] = Counter()
     total = source.rows if limit is None or source.rows is None else min(limit, source.rows)
-    device_out = out.exists() and not out.is_file()
+    device_out = is_stream(out)
     rows = first_usable(read_candidates(source, named), limit)
     with replacing(out) as file, nullcontext() if device_out else replacing(rejects_beside(out)) as rejected:
         rejects = Rejects(rejected)
