@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from examples.tiny_judge import make_tiny_judge
+from tests.forked import rlaif_program
 from tests.stub_server import RunningStub
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +71,7 @@ def rlaif_command() -> Cli:
     """Run the command line in a process of its own: `rlaif("label", "pairs.jsonl", "--out", run)`."""
 
     def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "rlaif", *map(str, arguments)]
+        command = [*rlaif_program(), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
 
     return run

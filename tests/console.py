@@ -20,6 +20,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.forked import rlaif_program
 from tests.test_pytest_plugin import pytest_command
 
 _BLOCK = re.compile(r"(?<=^```console\n).*?(?=^```$)", re.DOTALL | re.MULTILINE)
@@ -148,15 +149,12 @@ class Console:
             shutil.copytree(ROOT / name, folder / name)
         programs.mkdir()
         tests, environment = pytest_command()
-        # As the installed command is, so that it calls itself by its name.
-        started = "import sys\nfrom rlaif.cli.main import main\n\nif __name__ == '__main__':\n    sys.exit(main())\n"
-        (programs / "rlaif").write_text(f"#!{sys.executable}\n{started}")
         # The sqlite3 shell is not everywhere; Python's module reads the same file.
         query = (
             "import sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]): print(*row, sep='|')"
         )
         python = {"sqlite3": [sys.executable, "-c", query], "python": [sys.executable]}
-        for name, command in {"pytest": tests, **python}.items():
+        for name, command in {"rlaif": rlaif_program(), "pytest": tests, **python}.items():
             (programs / name).write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         for program in programs.iterdir():
             program.chmod(0o755)

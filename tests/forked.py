@@ -1,0 +1,132 @@
+"""Commands without their imports: a process that has loaded what `rlaif` loads, and forks one for each command.
+
+Importing torch and transformers takes most of a small command's time. A command still has a process of its own, which
+begins where another one has finished importing; tests of how a command starts run `python -m rlaif`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+_MODULES = ("rlaif.cli.main", "rlaif.labeling.api", "rlaif.engines.transformers", "rlaif.rewards.train", "rlaif.trl")
+
+# Has a command run in a fork, with this program's arguments, folder, environment and files, and ends as it does.
+_CLIENT = """
+import json, os, signal, socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect({address!r})
+socket.send_fds(connection, [b"0"], [0, 1, 2])
+asked = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}}
+connection.sendall(json.dumps(asked).encode() + b"\\n")
+answer = connection.makefile()
+process = int(answer.readline())
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: os.kill(process, number))
+sys.exit(int(answer.readline()) % 256)
+"""
+
+
+@cache
+def rlaif_program() -> list[str]:
+    """How a command line begins that is `rlaif`; the server behind it ends with this process."""
+    from tests.conftest import environment
+
+    if sys.platform != "linux":
+        return [sys.executable, "-m", "rlaif"]
+    folder = tempfile.mkdtemp(prefix="rlaif-")
+    atexit.register(shutil.rmtree, folder)
+    address = str(Path(folder) / "socket")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.forked", address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Arrow's allocator has a thread of its own, which would not be in a fork.
+        env={**environment(), "JE_ARROW_MALLOC_CONF": "background_thread:false"},
+        cwd=Path(__file__).parent.parent,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    atexit.register(server.stdin.close)
+    assert server.stdout.readline() == b"ready\n", "the server of forks did not start"
+    return [sys.executable, "-IS", "-c", _CLIENT.format(address=address)]
+
+
+def serve(address: str) -> None:
+    """Load everything, then fork for whoever connects, until the input ends."""
+    for module in _MODULES:
+        import_module(module)
+    # A fork has the thread that forked and no other: whatever another one held would be held for ever.
+    assert [each.name for each in Path("/proc/self/task").iterdir()] == [str(os.getpid())]
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        print("ready", flush=True)
+        owner, door = sys.stdin.fileno(), listener.fileno()
+        while owner not in (ready := select.select([door, owner], [], [], 5.0)[0]):
+            if door in ready:
+                connection, _ = listener.accept()
+                if os.fork() == 0:
+                    listener.close()
+                    _one(connection)
+                    return
+                connection.close()
+            while _reaped():
+                pass
+
+
+def _reaped() -> bool:
+    """Whether a fork had ended, and no longer counts as a process now."""
+    try:
+        return os.waitpid(-1, os.WNOHANG)[0] > 0
+    except ChildProcessError:
+        return False
+
+
+def _one(connection: socket.socket) -> None:
+    """Run one command in another fork, which returns from here as the command does, and tell how it ended."""
+    _, files, _, _ = socket.recv_fds(connection, 1, 3)
+    asked = json.loads(connection.makefile().readline())
+    process = os.fork()
+    if process:
+        connection.sendall(f"{process}\n".encode())
+        if connection.fileno() in select.select([connection.fileno(), os.pidfd_open(process)], [], [])[0]:
+            # Whoever asked was killed: the command is too.
+            os.kill(process, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        with suppress(OSError):
+            connection.sendall(f"{status}\n".encode())
+        os._exit(0)
+    connection.close()
+    for place, file in enumerate(files):
+        os.dup2(file, place)
+        os.close(file)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    random.seed()
+    sys.argv = ["rlaif", *asked["arguments"]]
+    # Else the program's name would be that of this module.
+    sys.modules["__main__"].__package__ = None
+    from rlaif.cli.main import main
+
+    main()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
