@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import filecmp
 import os
@@ -9,27 +10,53 @@ import re
 import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from rlaif.errors import InputError, RunError
 
-_STREAM = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
-_STANDARD = {"/dev/stdin": "/dev/fd/0", "/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self))/fd/(\d{1,9})")
+# As many links one after the other as Linux follows.
+_MOST_LINKS = 40
 _RUN = ("labels.jsonl", "manifest.json", "judgments.db", "rejects.jsonl")
 
 
 def is_stream(path: Path) -> bool:
     """Whether what is written there is not kept under this name: a pipe, a device, or a file that the shell opened."""
-    return _descriptor(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
+    try:
+        return _descriptor(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
+    except OSError:
+        # What is wrong with the name is told when it is written to.
+        return False
 
 
 def _descriptor(path: Path) -> int | None:
-    """The number behind a name such as `/dev/stdout`."""
-    found = _STREAM.fullmatch(_STANDARD.get(str(path), str(path)))
-    return int(found[1]) if found else None
+    """The number behind a name such as `/dev/stdout`, or behind a link to it."""
+    for _ in range(_MOST_LINKS):
+        path = Path("/" + os.path.normpath(path.absolute()).lstrip("/"))
+        if found := _DESCRIPTOR.fullmatch(str(path)):
+            return int(found[1])
+        if not path.is_symlink():
+            return None
+        path = path.parent / path.readlink()
+    return None
+
+
+def link_target(path: Path) -> Path:
+    """The file or folder that a path leads to, through links.
+
+    Raises:
+        RunError: the links lead to each other, or the name cannot be one.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError:
+        # Of Python before 3.13.
+        raise cannot_write(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from None
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 @contextmanager
@@ -58,12 +85,12 @@ def replacing(path: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; the file takes the place of `path` only if all went well.
+    """Yield a path to write to; the file takes the place of `path`, or of what it links to, only if all went well.
 
     Raises:
         RunError: the disk is full or the folder cannot be written; `path` is as it was.
     """
-    given, path = path, path.resolve()
+    given, path = path, link_target(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -76,7 +103,8 @@ def replacing_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(given, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 @contextmanager
@@ -156,16 +184,21 @@ def check_output(option: str, out: Path, inputs: Iterable[str | Path]) -> None:
         InputError: it is a folder, or one of the inputs.
         RunError: its folder cannot be made.
     """
-    if out.is_dir():
-        raise InputError(f"{option} {out}: a folder; expected a file.")
-    for name in inputs:
-        for each in (Path(name), *(Path(name) / part for part in _RUN)):
-            if out.exists() and each.exists() and out.samefile(each):
-                raise InputError(f"{option} {out}: also read by this command; choose another file.")
+    if is_stream(out):
+        return
+    target = link_target(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise InputError(f"{option} {out}: a folder; expected a file.")
+        for name in inputs:
+            for each in (Path(name), *(Path(name) / part for part in _RUN)):
+                if target.exists() and each.exists() and target.samefile(each):
+                    raise InputError(f"{option} {out}: also read by this command; choose another file.")
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(out, error) from None
+    if not os.access(target.parent, os.W_OK):
+        raise cannot_write(out, OSError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:

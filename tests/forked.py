@@ -1,7 +1,8 @@
 """Commands without their imports: a process that has loaded what `rlaif` loads, and forks one for each command.
 
 Importing torch and transformers takes most of a small command's time. A command still has a process of its own, which
-begins where another one has finished importing; tests of how a command starts run `python -m rlaif`.
+begins where another one has finished importing; tests of how a command starts run `python -m rlaif`, and so do those
+that need what forks share to differ: the seed of strings' hashes, and files beyond the first three.
 """
 
 from __future__ import annotations
@@ -23,21 +24,34 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import numpy
+import torch
+
 _MODULES = ("rlaif.cli.main", "rlaif.labeling.api", "rlaif.engines.transformers", "rlaif.rewards.train", "rlaif.trl")
 
-# Has a command run in a fork, with this program's arguments, folder, environment and files, and ends as it does.
+# Has a command run in a fork, with this program's arguments, folder, environment, mask and first three files, and ends
+# as it does. A signal that comes too early waits.
 _CLIENT = """
 import json, os, signal, socket, sys
+signals = signal.SIGINT, signal.SIGTERM
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
 socket.send_fds(connection, [b"0"], [0, 1, 2])
-asked = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}}
+mask = os.umask(0)
+asked = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ), "mask": mask}}
 connection.sendall(json.dumps(asked).encode() + b"\\n")
 answer = connection.makefile()
 process = int(answer.readline())
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in signals:
     signal.signal(number, lambda number, frame: os.kill(process, number))
-sys.exit(int(answer.readline()) % 256)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+status = int(answer.readline())
+if status < 0:
+    if -status != signal.SIGKILL:
+        signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+sys.exit(status)
 """
 
 
@@ -48,9 +62,8 @@ def rlaif_program() -> list[str]:
 
     if sys.platform != "linux":
         return [sys.executable, "-m", "rlaif"]
-    folder = tempfile.mkdtemp(prefix="rlaif-")
-    atexit.register(shutil.rmtree, folder)
-    address = str(Path(folder) / "socket")
+    # A socket's name is of 107 characters at most, so it is not put where temporary files may be.
+    address = str(Path(tempfile.mkdtemp(prefix="rlaif-", dir="/tmp")) / "socket")
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.forked", address],
         stdin=subprocess.PIPE,
@@ -59,9 +72,8 @@ def rlaif_program() -> list[str]:
         env={**environment(), "JE_ARROW_MALLOC_CONF": "background_thread:false"},
         cwd=Path(__file__).parent.parent,
     )
-    assert server.stdin is not None
+    atexit.register(server.communicate)
     assert server.stdout is not None
-    atexit.register(server.stdin.close)
     assert server.stdout.readline() == b"ready\n", "the server of forks did not start"
     return [sys.executable, "-IS", "-c", _CLIENT.format(address=address)]
 
@@ -73,21 +85,26 @@ def serve(address: str) -> None:
     # A fork has the thread that forked and no other: whatever another one held would be held for ever.
     assert [each.name for each in Path("/proc/self/task").iterdir()] == [str(os.getpid())]
     gc.freeze()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen(64)
-        print("ready", flush=True)
-        owner, door = sys.stdin.fileno(), listener.fileno()
-        while owner not in (ready := select.select([door, owner], [], [], 5.0)[0]):
-            if door in ready:
-                connection, _ = listener.accept()
-                if os.fork() == 0:
-                    listener.close()
-                    _one(connection)
-                    return
-                connection.close()
-            while _reaped():
-                pass
+    owner, mine = sys.stdin.fileno(), os.getpid()
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen(64)
+            print("ready", flush=True)
+            door = listener.fileno()
+            while owner not in (ready := select.select([door, owner], [], [], 5.0)[0]):
+                if door in ready:
+                    connection, _ = listener.accept()
+                    if os.fork() == 0:
+                        listener.close()
+                        _one(connection)
+                        return
+                    connection.close()
+                while _reaped():
+                    pass
+    finally:
+        if os.getpid() == mine:
+            shutil.rmtree(Path(address).parent)
 
 
 def _reaped() -> bool:
@@ -104,7 +121,10 @@ def _one(connection: socket.socket) -> None:
     asked = json.loads(connection.makefile().readline())
     process = os.fork()
     if process:
-        connection.sendall(f"{process}\n".encode())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        with suppress(OSError):
+            connection.sendall(f"{process}\n".encode())
         if connection.fileno() in select.select([connection.fileno(), os.pidfd_open(process)], [], [])[0]:
             # Whoever asked was killed: the command is too.
             os.kill(process, signal.SIGKILL)
@@ -119,7 +139,12 @@ def _one(connection: socket.socket) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    os.umask(asked["mask"])
+    tempfile.tempdir = None
+    # Two commands are not to be alike because they were forked from one process.
     random.seed()
+    numpy.random.seed()
+    torch.seed()
     sys.argv = ["rlaif", *asked["arguments"]]
     # Else the program's name would be that of this module.
     sys.modules["__main__"].__package__ = None

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Cli, environment, write_lines
 from tests.forked import rlaif_program
-from tests.processes import answered
+from tests.processes import wait_for
 from tests.stub_server import RunningStub, StubSettings
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="commands are forked on Linux only")
@@ -50,11 +50,12 @@ def test_whoever_ends_the_program_ends_the_command(number: signal.Signals, tmp_p
         program = subprocess.Popen(
             list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
         )
-        while answered(run) < 1:
-            assert program.poll() is None
-            time.sleep(0.05)
-        os.kill(program.pid, number)
-        said = program.communicate(timeout=60)[0]
+        try:
+            wait_for(run, 1, program)
+            os.kill(program.pid, number)
+            said = program.communicate(timeout=60)[0]
+        finally:
+            program.kill()
         assert program.returncode == (1 if number == signal.SIGTERM else -signal.SIGKILL)
         assert ("continue" in said) == (number == signal.SIGTERM)
         # What was asked before may still be answered.

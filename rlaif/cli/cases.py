@@ -88,14 +88,15 @@ def test_constitution(
       rlaif constitution test my.yaml --base-url http://127.0.0.1:8000 --cache cases.db
       rlaif constitution test hhh my.yaml --judge Qwen/Qwen3-8B --objective honesty --rationales
     """
+    from rlaif.files import check_output, replacing
     from rlaif.labeling import api
 
+    if out is not None:
+        check_output("--out", Path(out), constitutions)
     with progress("cases", starter_note(options)) as watch:
         report = api.check_constitution(*constitutions, watch=watch, **options)
     text = report.model_dump_json()
     if out is not None:
-        from rlaif.files import replacing
-
         with replacing(Path(out)) as file:
             file.write(text + "\n")
     if as_json:

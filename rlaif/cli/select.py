@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -105,20 +106,25 @@ def select_command(source: str, out: str, as_json: bool, **options: Any) -> None
       rlaif select scores.jsonl --pairs pairs.jsonl --n 200 --diversity 0.5 --out to-label.jsonl
     """
     from rlaif.agreement.select import select
+    from rlaif.files import is_stream
 
     with _progress() as watch:
         summary = select(source, out, watch=watch, **options)
+    # Lines that go to a pipe are not to be mixed with others.
+    apart = is_stream(Path(out))
     if as_json:
-        click.echo(summary.model_dump_json())
+        click.echo(summary.model_dump_json(), err=apart)
         return
     click.echo(
         f"{counted(summary.selected, 'pair')} of {summary.pool:,} -> {summary.out}: {summary.chosen:,} chosen, "
-        f"{summary.random:,} drawn at random"
+        f"{summary.random:,} drawn at random",
+        err=apart,
     )
     if summary.mean_score_chosen is not None:
-        click.echo(f"mean score {summary.mean_score_chosen:.3f} of the chosen, {summary.mean_score_pool:.3f} of all")
+        means = f"mean score {summary.mean_score_chosen:.3f} of the chosen, {summary.mean_score_pool:.3f} of all"
+        click.echo(means, err=apart)
     for name, count in summary.by_reason.items():
-        click.echo(f"  {count:>7,}  {_REASONS[name]}")
+        click.echo(f"  {count:>7,}  {_REASONS[name]}", err=apart)
     if summary.already_labelled:
         click.echo(f"Left out: {counted(summary.already_labelled, 'pair')} with human labels.", err=True)
     if summary.unknown_labelled:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rlaif.errors import InputError
-from rlaif.files import cannot_write, check_output, is_stream, replacing, replacing_file
+from rlaif.files import cannot_write, check_output, is_stream, link_target, replacing, replacing_file
 from rlaif.optimize.preference_choices import TIES, Choices, is_tie, read_choices
 from rlaif.optimize.preference_formats import (
     PREFERENCE_FORMATS,
@@ -185,6 +185,8 @@ class _Target:
         self.beside = Path(tempfile.gettempdir()) if apart else path.parent
         self._folder = out.endswith(("/", os.sep)) or path.is_dir() or (not path.suffix and not apart)
         self._parquet = path.suffix == ".parquet"
+        if apart and self._parquet:
+            raise InputError(f"--out {out}: a pipe or a device; Parquet needs a file.")
         if self._folder:
             self._check_folder(inputs)
         elif not apart and path.suffix not in (".jsonl", ".parquet"):
@@ -193,7 +195,7 @@ class _Target:
             check_output("--out", path, inputs)
 
     def _check_folder(self, inputs: Iterable[str]) -> None:
-        path = self._path
+        path = link_target(self._path)
         if path.is_file():
             raise InputError(f"--out {path}: a file without an ending; expected .jsonl, .parquet or a folder.")
         if not path.exists():
@@ -250,6 +252,7 @@ def _saved_dataset(path: Path, columns: Mapping[str, Kind]) -> Iterator[_Write]:
     """A folder of `Dataset.save_to_disk`, made beside its place."""
     import pyarrow as pa
 
+    path = link_target(path)
     fresh: Path | None = None
     try:
         fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
