@@ -15,6 +15,8 @@ $(BIN)/.installed: pyproject.toml constraints-cpu.txt
 	touch $@
 
 demo: $(BIN)/.installed
+	@# A demo begins as the first one did: the last one went on with an edited constitution.
+	@rm -rf $(DEMO)/run $(DEMO)/heads $(DEMO)/from-prompts
 	@echo '== What would be asked =='
 	$(BIN)/rlaif label examples/pairs.jsonl --engine transformers --out $(DEMO)/run --dry-run
 	@echo '== Labels: 300 pairs, three objectives, both orders =='
