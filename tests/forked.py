@@ -72,10 +72,17 @@ def rlaif_program() -> list[str]:
         env={**environment(), "JE_ARROW_MALLOC_CONF": "background_thread:false"},
         cwd=Path(__file__).parent.parent,
     )
-    atexit.register(server.communicate)
+    atexit.register(_end, server)
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n", "the server of forks did not start"
     return [sys.executable, "-IS", "-c", _CLIENT.format(address=address)]
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    assert server.stdin is not None
+    server.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(timeout=10)
 
 
 def serve(address: str) -> None:
