@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from examples.tiny_judge import make_tiny_judge
-from tests.conftest import Cli
+from tests.conftest import Cli, environment
 
 ROOT = Path(__file__).parents[2]
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -24,9 +24,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture
-def command_line(rlaif: Cli) -> Cli:
-    """The fixture `rlaif` under a name that leaves the package's free."""
-    return rlaif
+def command_line() -> Cli:
+    """As the fixture `rlaif`, in a new process: vLLM starts processes of its own, which begin as the first one did."""
+
+    def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "rlaif", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(), check=False)
+
+    return run
 
 
 @pytest.fixture(scope="session")
